@@ -1,0 +1,19 @@
+//! The [Container Network Interface](https://www.cni.dev/docs/spec/), specification 0.1.0 to 1.1.0.
+//!
+//! A CNI plugin is a short-lived program: it gets environment variables and JSON on stdin, and
+//! answers with JSON on stdout. This crate is the protocol and nothing else; it never talks to the
+//! kernel's network code.
+//!
+//! - [`types`]: what travels. Results of every version, errors, strict names and addresses.
+//! - [`plugin`]: to write a plugin. Implement [`plugin::Plugin`], call [`plugin::run`].
+//! - [`exec`]: find a plugin, invoke it with a deadline, delegate to it.
+//! - [`runtime`]: to drive plugins. Load a network's configuration; ADD, CHECK, DEL, GC, STATUS.
+
+pub mod exec;
+pub mod plugin;
+pub mod runtime;
+pub mod types;
+
+pub use types::error::{Code, Error};
+//pub use types::result::Success;
+pub use types::version::Version;
