@@ -302,6 +302,8 @@ impl<'de> Deserializer<'de> for Folding<'de> {
                     fields.iter().copied().find(|field| field.eq_ignore_ascii_case(key)).filter(|_| present(key))
                 })
             }
+            // serde would read a list as the fields in order; in a configuration that is a mistake.
+            Value::Array(_) => Err(de::Error::invalid_type(de::Unexpected::Seq, &visitor)),
             _ => self.deserialize_any(visitor),
         }
     }
