@@ -15,5 +15,5 @@ pub mod runtime;
 pub mod types;
 
 pub use types::error::{Code, Error};
-//pub use types::result::Success;
+pub use types::result::Success;
 pub use types::version::Version;

@@ -53,7 +53,7 @@ impl Error {
         self.syntax
     }
 
-    fn at(mut self, step: String) -> Self {
+    pub(super) fn at(mut self, step: String) -> Self {
         self.path.push(step);
         self
     }
@@ -140,7 +140,7 @@ pub fn get<'a>(object: &'a Object, key: &str) -> Option<&'a Value> {
         .iter()
         .filter(|(name, _)| name.eq_ignore_ascii_case(key))
         .map(|(_, value)| value)
-        .last()
+        .next_back()
         .filter(|value| !value.is_null())
 }
 

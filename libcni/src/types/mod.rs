@@ -7,14 +7,13 @@ pub mod error;
 pub mod json;
 pub mod mac;
 pub mod names;
-pub mod net_conf;
 pub mod result;
 pub mod version;
 
-//pub use args::CniArgs;
+pub use args::CniArgs;
 pub use cidr::Cidr;
 pub use error::{Code, Error};
 pub use mac::Mac;
 pub use names::{ContainerId, IfName, NetworkName};
-//pub use result::{Dns, Interface, IpConfig, Route, Success};
+pub use result::{Dns, Interface, IpConfig, Route, Success};
 pub use version::Version;

@@ -1,0 +1,194 @@
+//! From a process's environment and stdin to one verb of a [`Plugin`], and from its outcome to stdout.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde::Deserialize;
+
+use super::Plugin;
+use super::env::{Command, Environment};
+use super::request::{ConfOf, Network, Request};
+use crate::types::version::{self, Version};
+use crate::types::{Code, Error, NetworkName, json};
+
+/// Runs a plugin: the whole of its `main`.
+///
+/// The environment is checked, stdin is read, the verb is called, and one JSON document is printed: a
+/// result, the versions, or an error with exit status 1. Without `CNI_COMMAND` it says on stderr what the
+/// plugin is and exits with 0.
+pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
+    report_panics();
+    let mut stdout = Vec::new();
+    let status = dispatch(plugin, &|name| std::env::var_os(name), &mut std::io::stdin(), &mut stdout);
+    match print(&stdout) {
+        Ok(()) => ExitCode::from(status),
+        // Whoever asked has gone away (EPIPE): there is nobody to tell but the log.
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "failed to write to stdout: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One write to stdout, without the line buffering that would cut it in pieces.
+fn print(text: &[u8]) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text)?;
+    stdout.flush()
+}
+
+/// A panic is a defect, but the runtime still gets CNI error JSON.
+fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let error = Error::internal(format!("this plugin has a defect: {panic}"));
+        let _ = print(&error.to_json(Version::CURRENT));
+        std::process::exit(1);
+    }));
+}
+
+/// [`run`] with everything outside the process passed in. Returns the exit status.
+pub(super) fn dispatch<P: Plugin>(
+    plugin: &P,
+    var: &dyn Fn(&str) -> Option<std::ffi::OsString>,
+    stdin: &mut dyn Read,
+    stdout: &mut Vec<u8>,
+) -> u8 {
+    let mut version = Version::CURRENT;
+    let outcome = match Environment::read(var) {
+        Ok(None) => {
+            let versions: Vec<&str> = P::VERSIONS.iter().map(|version| version.as_str()).collect();
+            let about = format!("{}\nCNI protocol versions supported: {}\n", P::ABOUT, versions.join(", "));
+            let _ = std::io::stderr().write_all(about.as_bytes());
+            return 0;
+        }
+        Ok(Some(env)) if env.is(Command::Version) => Ok(supported_versions(P::VERSIONS)),
+        Ok(Some(env)) => answer(plugin, &env, stdin, &mut version),
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(text) => {
+            *stdout = text;
+            0
+        }
+        Err(error) => {
+            *stdout = error.to_json(version);
+            1
+        }
+    }
+}
+
+/// The answer to VERSION: one line, and the only output that ends with a newline.
+fn supported_versions(versions: &[Version]) -> Vec<u8> {
+    let answer = serde_json::json!({ "cniVersion": Version::CURRENT, "supportedVersions": versions });
+    format!("{answer}\n").into_bytes()
+}
+
+/// The keys that are checked before a plugin sees anything.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(rename = "cniVersion")]
+    cni_version: Option<String>,
+    name: Option<String>,
+}
+
+/// Every verb but VERSION. `version` is set as soon as it is known, for the error that may follow.
+fn answer<P: Plugin>(
+    plugin: &P,
+    env: &Environment,
+    stdin: &mut dyn Read,
+    version: &mut Version,
+) -> Result<Vec<u8>, Error> {
+    let mut text = Vec::new();
+    stdin
+        .read_to_end(&mut text)
+        .map_err(|error| Error::new(Code::IO_FAILURE, format!("error reading from stdin: {error}")))?;
+    let undecodable =
+        |error: json::Error| Error::new(Code::DECODING_FAILURE, format!("error unmarshall network config: {error}"));
+    let value = json::parse(&text).map_err(undecodable)?;
+    let head: Head = json::from_value(&value).map_err(undecodable)?;
+    let name: NetworkName = head.name.unwrap_or_default().parse()?;
+    let command = env
+        .command
+        .clone()
+        .map_err(|unknown| Error::new(Code::INVALID_ENVIRONMENT, format!("unknown CNI_COMMAND: {unknown}")))?;
+    *version = check_version(command, head.cni_version.as_deref(), P::VERSIONS)?;
+    if matches!(command, Command::Add | Command::Del) {
+        refuse_own_netns(env)?;
+    }
+    let network = Network::read(name, *version, &value, text, env)?;
+    call(plugin, command, network, env)
+}
+
+fn call<P: Plugin>(
+    plugin: &P,
+    command: Command,
+    network: Network<ConfOf<P>>,
+    env: &Environment,
+) -> Result<Vec<u8>, Error> {
+    let version = network.version();
+    match command {
+        Command::Gc => plugin.gc(&network)?,
+        Command::Status => plugin.status(&network)?,
+        Command::Version => return Ok(supported_versions(P::VERSIONS)),
+        Command::Add | Command::Del | Command::Check => {
+            let req = Request::new(network, env).ok_or_else(|| {
+                Error::new(Code::INVALID_ENVIRONMENT, "required env variables [CNI_CONTAINERID,CNI_IFNAME] missing")
+            })?;
+            match command {
+                Command::Add => return plugin.add(&req)?.to_json(version),
+                Command::Del => plugin.del(&req)?,
+                _ => plugin.check(&req)?,
+            }
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// Whether the configuration's version knows the verb and the plugin speaks it. Which versions know a verb is
+/// decided by number, which versions are spoken by text: 1.0 is not 1.0.0.
+fn check_version(command: Command, config: Option<&str>, spoken: &[Version]) -> Result<Version, Error> {
+    let config = config.unwrap_or_default();
+    let since = match command {
+        Command::Check => Some(Version::V0_4_0),
+        Command::Gc | Command::Status => Some(Version::V1_1_0),
+        _ => None,
+    };
+    if let Some(since) = since {
+        let verb = command.as_str();
+        let incompatible = |who: &str| {
+            Error::new(Code::INCOMPATIBLE_VERSION, format!("{who} version does not allow {verb}"))
+                .with_details(format!("{verb} is of {since} and later; cniVersion is {config:?}"))
+        };
+        let number = version::number(config).ok_or_else(|| {
+            Error::new(Code::DECODING_FAILURE, format!("cniVersion {config:?} is not a version number"))
+        })?;
+        if version::number(since.as_str()).is_some_and(|since| number < since) {
+            return Err(incompatible("config"));
+        }
+        if spoken.iter().all(|version| version::number(version.as_str()).is_some_and(|version| version < number)) {
+            return Err(incompatible("plugin"));
+        }
+    }
+    Version::of_config(Some(config)).ok().filter(|version| spoken.contains(version)).ok_or_else(|| {
+        Error::new(Code::INCOMPATIBLE_VERSION, "incompatible CNI versions")
+            .with_details(format!("config is {config:?}, plugin supports {}", version::quoted(spoken)))
+    })
+}
+
+/// A plugin that worked in its own namespace would take the node's network down. The reference finds out
+/// when it is done; here nothing has happened yet.
+fn refuse_own_netns(env: &Environment) -> Result<(), Error> {
+    let Some(netns) = env.netns.as_deref().filter(|_| !env.netns_override) else { return Ok(()) };
+    // What cannot be opened is the plugin's to judge: on DEL it may be gone.
+    let Ok(theirs) = std::fs::metadata(netns) else { return Ok(()) };
+    let own = std::fs::metadata(Path::new("/proc/thread-self/ns/net")).map_err(|error| {
+        Error::new(Code::INVALID_NETNS, format!("failed to look at the plugin's own network namespace: {error}"))
+    })?;
+    if (theirs.dev(), theirs.ino()) != (own.dev(), own.ino()) {
+        return Ok(());
+    }
+    Err(Error::new(Code::INVALID_NETNS, "plugin's netns and netns from CNI_NETNS should not be the same")
+        .with_details(netns.display().to_string()))
+}

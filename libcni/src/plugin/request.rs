@@ -1,0 +1,197 @@
+//! What a plugin is asked: the network, and for ADD, DEL and CHECK the attachment to it.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::env::Environment;
+use super::{Conf, Plugin};
+use crate::types::json;
+use crate::types::{Code, ContainerId, Dns, Error, IfName, NetworkName, Success, Version};
+
+/// A pair that GC is told to keep (specification, "GC").
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+pub struct Attachment {
+    /// The container.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// Its interface.
+    pub ifname: String,
+}
+
+/// The network of a request: its name, and its configuration of this plugin.
+#[derive(Clone, Debug)]
+pub struct Network<C> {
+    name: NetworkName,
+    version: Version,
+    conf: C,
+    ipam: Option<String>,
+    dns: Option<Dns>,
+    valid_attachments: Option<Vec<Attachment>>,
+    prev_result: Option<Value>,
+    stdin: Vec<u8>,
+    path: Vec<PathBuf>,
+}
+
+/// The keys that mean the same in every plugin.
+#[derive(Deserialize)]
+struct Shared {
+    ipam: Option<Ipam>,
+    dns: Option<Dns>,
+    #[serde(rename = "prevResult")]
+    prev_result: Option<Value>,
+    #[serde(rename = "cni.dev/valid-attachments")]
+    valid_attachments: Option<Vec<Attachment>>,
+    #[serde(rename = "cni.dev/attachments")]
+    attachments: Option<Vec<Attachment>>,
+}
+
+#[derive(Deserialize)]
+struct Ipam {
+    r#type: Option<String>,
+}
+
+impl<C: Conf> Network<C> {
+    /// Reads the configuration; name and version have been checked before.
+    pub(super) fn read(
+        name: NetworkName,
+        version: Version,
+        value: &Value,
+        stdin: Vec<u8>,
+        env: &Environment,
+    ) -> Result<Self, Error> {
+        let undecodable =
+            |error: json::Error| Error::new(Code::DECODING_FAILURE, format!("failed to load netconf: {error}"));
+        let shared: Shared = json::from_value(value).map_err(undecodable)?;
+        let raw: C::Raw = json::from_value(value).map_err(undecodable)?;
+        // The specification's key wins; the older one is what some runtimes send. Their presence with
+        // `null` means what an empty list means: nothing is valid (libcni writes an empty list so).
+        let valid_attachments = shared.valid_attachments.or(shared.attachments).or_else(|| {
+            let object = value.as_object()?;
+            let present = object.keys().any(|key| {
+                ["cni.dev/valid-attachments", "cni.dev/attachments"].iter().any(|known| known.eq_ignore_ascii_case(key))
+            });
+            present.then(Vec::new)
+        });
+        Ok(Self {
+            name,
+            version,
+            conf: C::from_raw(raw, env)?,
+            ipam: shared.ipam.and_then(|ipam| ipam.r#type).filter(|name| !name.is_empty()),
+            dns: shared.dns,
+            valid_attachments,
+            prev_result: shared.prev_result,
+            stdin,
+            path: env.path.clone(),
+        })
+    }
+}
+
+impl<C> Network<C> {
+    /// The network's name.
+    pub fn name(&self) -> &NetworkName {
+        &self.name
+    }
+
+    /// The configuration's version: results are printed in it.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The plugin's own configuration.
+    pub fn conf(&self) -> &C {
+        &self.conf
+    }
+
+    /// `ipam.type`: the plugin that allocates addresses; `None` if there is none (layer 2 only).
+    pub fn ipam(&self) -> Option<&str> {
+        self.ipam.as_deref()
+    }
+
+    /// `dns` of the configuration; `None` if the key is not there.
+    pub fn dns(&self) -> Option<&Dns> {
+        self.dns.as_ref()
+    }
+
+    /// The attachments that GC keeps. `None`: the runtime did not say, so nothing may be removed.
+    pub fn valid_attachments(&self) -> Option<&[Attachment]> {
+        self.valid_attachments.as_deref()
+    }
+
+    /// The request as it came in; a delegate gets the same bytes.
+    pub fn stdin(&self) -> &[u8] {
+        &self.stdin
+    }
+
+    /// `CNI_PATH`: where delegates are looked for, in order.
+    pub fn path(&self) -> &[PathBuf] {
+        &self.path
+    }
+
+    /// `prevResult`, which may be of another version than the configuration.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn prev_result(&self) -> Result<Option<Success>, Error> {
+        let read = |value: &Value| Success::from_value(value.clone(), self.version).map(|(_, success)| success);
+        self.prev_result.as_ref().map(read).transpose().map_err(|error| error.context("could not parse prevResult"))
+    }
+}
+
+/// An ADD, DEL or CHECK: a network and an attachment to it.
+#[derive(Clone, Debug)]
+pub struct Request<C> {
+    network: Network<C>,
+    container_id: ContainerId,
+    netns: Option<PathBuf>,
+    ifname: IfName,
+}
+
+impl<C> Request<C> {
+    /// `None` where the environment lacks what the verb needs, which [`Environment::read`] has refused.
+    pub(super) fn new(network: Network<C>, env: &Environment) -> Option<Self> {
+        Some(Self {
+            network,
+            container_id: env.container_id.clone()?,
+            netns: env.netns.clone(),
+            ifname: env.ifname.clone()?,
+        })
+    }
+
+    /// The container.
+    pub fn container_id(&self) -> &ContainerId {
+        &self.container_id
+    }
+
+    /// The interface in the pod.
+    pub fn ifname(&self) -> &IfName {
+        &self.ifname
+    }
+
+    /// The pod's network namespace. ADD and CHECK always have one.
+    ///
+    /// # Errors
+    /// Code 4 on a DEL without one; where that is no error, ask [`Request::netns_if_any`].
+    pub fn netns(&self) -> Result<&Path, Error> {
+        self.netns_if_any()
+            .ok_or_else(|| Error::new(Code::INVALID_ENVIRONMENT, "required env variables [CNI_NETNS] missing"))
+    }
+
+    /// The pod's network namespace; on DEL it may be unknown, and it may be gone.
+    pub fn netns_if_any(&self) -> Option<&Path> {
+        self.netns.as_deref()
+    }
+}
+
+impl<C> Deref for Request<C> {
+    type Target = Network<C>;
+
+    fn deref(&self) -> &Network<C> {
+        &self.network
+    }
+}
+
+/// The configuration of a plugin's requests.
+pub(super) type ConfOf<P> = <P as Plugin>::Conf;

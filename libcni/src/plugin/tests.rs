@@ -1,0 +1,238 @@
+//! The dispatcher, against the reference's documented checks (its order, codes and words).
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+
+use serde_json::Value;
+
+use super::dispatch::dispatch;
+use super::*;
+use crate::types::{Code, IpConfig};
+
+/// Notes which verb was called; fails if it is told to.
+#[derive(Default)]
+struct Recorder {
+    called: RefCell<Vec<&'static str>>,
+    fail: Option<Error>,
+}
+
+impl Recorder {
+    fn note(&self, verb: &'static str) -> Result<(), Error> {
+        self.called.borrow_mut().push(verb);
+        self.fail.clone().map_or(Ok(()), Err)
+    }
+}
+
+#[derive(Debug)]
+struct RecorderConf;
+
+#[derive(serde::Deserialize)]
+struct RecorderRaw {
+    #[expect(dead_code, reason = "read for its type only")]
+    mtu: Option<u32>,
+}
+
+impl Conf for RecorderConf {
+    type Raw = RecorderRaw;
+
+    fn from_raw(_: RecorderRaw, _: &Environment) -> Result<Self, Error> {
+        Ok(Self)
+    }
+}
+
+impl Plugin for Recorder {
+    type Conf = RecorderConf;
+    const ABOUT: &'static str = "CNI recorder plugin v1.2.3";
+
+    fn add(&self, req: &Request<RecorderConf>) -> Result<Success, Error> {
+        self.note("ADD")?;
+        assert_eq!((req.container_id().as_str(), req.ifname().as_str()), ("ctr1", "eth0"));
+        Ok(Success { ips: vec![IpConfig::new("10.0.0.2/8".parse().unwrap(), None)], ..Success::default() })
+    }
+
+    fn del(&self, _: &Request<RecorderConf>) -> Result<(), Error> {
+        self.note("DEL")
+    }
+
+    fn check(&self, _: &Request<RecorderConf>) -> Result<(), Error> {
+        self.note("CHECK")
+    }
+
+    fn gc(&self, network: &Network<RecorderConf>) -> Result<(), Error> {
+        self.note(match network.valid_attachments() {
+            None => "GC absent",
+            Some([]) => "GC none",
+            Some(_) => "GC some",
+        })
+    }
+
+    fn status(&self, _: &Network<RecorderConf>) -> Result<(), Error> {
+        self.note("STATUS")
+    }
+}
+
+const CONF: &str = r#"{"cniVersion":"1.1.0","name":"net","type":"recorder"}"#;
+
+/// Runs the recorder with a complete environment, changed by `vars`.
+fn run(vars: &[(&str, &str)], stdin: &str) -> (u8, String, Vec<&'static str>) {
+    let plugin = Recorder::default();
+    let (status, stdout) = run_plugin(&plugin, vars, stdin);
+    (status, stdout, plugin.called.into_inner())
+}
+
+fn run_plugin(plugin: &Recorder, vars: &[(&str, &str)], stdin: &str) -> (u8, String) {
+    let complete = [
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", "ctr1"),
+        ("CNI_NETNS", "/nowhere"),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/opt/cni/bin"),
+    ];
+    let var = |name: &str| {
+        let changed = vars.iter().find(|(key, _)| *key == name);
+        changed.or_else(|| complete.iter().find(|(key, _)| *key == name)).map(|(_, value)| OsString::from(value))
+    };
+    let mut stdout = Vec::new();
+    let status = dispatch(plugin, &var, &mut stdin.as_bytes(), &mut stdout);
+    (status, String::from_utf8(stdout).unwrap())
+}
+
+fn refusal(vars: &[(&str, &str)], stdin: &str) -> (u64, String) {
+    let (status, stdout, called) = run(vars, stdin);
+    assert_eq!((status, called), (1, vec![]), "{stdout}");
+    let error: Value = serde_json::from_str(&stdout).unwrap();
+    assert!(error["cniVersion"].is_string());
+    (error["code"].as_u64().unwrap(), error["msg"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn each_verb_is_called() {
+    for (verb, called) in
+        [("ADD", "ADD"), ("DEL", "DEL"), ("CHECK", "CHECK"), ("GC", "GC absent"), ("STATUS", "STATUS")]
+    {
+        let (status, stdout, calls) = run(&[("CNI_COMMAND", verb)], CONF);
+        assert_eq!((status, calls), (0, vec![called]), "{stdout}");
+        assert_eq!(stdout.is_empty(), verb != "ADD");
+    }
+}
+
+#[test]
+fn missing_variables_are_listed_together_in_the_references_words() {
+    for (verb, expected) in [
+        ("ADD", "required env variables [CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME,CNI_PATH] missing"),
+        ("CHECK", "required env variables [CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME,CNI_PATH] missing"),
+        ("DEL", "required env variables [CNI_CONTAINERID,CNI_IFNAME,CNI_PATH] missing"),
+        ("GC", "required env variables [CNI_PATH] missing"),
+        ("STATUS", "required env variables [CNI_PATH] missing"),
+    ] {
+        let empty =
+            [("CNI_COMMAND", verb), ("CNI_CONTAINERID", ""), ("CNI_NETNS", ""), ("CNI_IFNAME", ""), ("CNI_PATH", "")];
+        assert_eq!(refusal(&empty, CONF), (4, expected.to_owned()));
+    }
+}
+
+#[test]
+fn invalid_variables() {
+    for (name, value, msg) in [
+        ("CNI_CONTAINERID", "a/b", "invalid characters in containerID"),
+        ("CNI_IFNAME", "1234567890123456", "interface name is too long"),
+        ("CNI_IFNAME", "..", "interface name is . or .."),
+        ("CNI_IFNAME", "a:b", "interface name contains / or : or whitespace characters"),
+        ("CNI_COMMAND", "add", "unknown CNI_COMMAND: add"),
+    ] {
+        assert_eq!(refusal(&[(name, value)], CONF), (4, msg.to_owned()));
+    }
+    // GC does not look at them.
+    assert_eq!(run(&[("CNI_COMMAND", "GC"), ("CNI_IFNAME", "a:b")], CONF).0, 0);
+    // An invalid value is reported before a missing one.
+    assert_eq!(refusal(&[("CNI_CONTAINERID", "a/b"), ("CNI_PATH", "")], CONF).1, "invalid characters in containerID");
+}
+
+#[test]
+fn stdin() {
+    for (text, code, part) in [
+        ("", 6, "EOF"),
+        ("{", 6, "line 1 column 1"),
+        ("[]", 6, ""),
+        ("{\"name\":7}", 6, "name"),
+        ("{}", 7, "missing network name"),
+        ("{\"name\":\"a/b\"}", 7, "invalid characters found in network name"),
+        (r#"{"name":"net","cniVersion":7}"#, 6, "cniVersion"),
+        (r#"{"name":"net","cniVersion":"1.0.0","mtu":"big"}"#, 6, "mtu"),
+        (r#"{"name":"net","cniVersion":"1.0.0"} x"#, 6, "trailing"),
+    ] {
+        let (found, msg) = refusal(&[], text);
+        assert_eq!(found, code, "{msg}");
+        assert!(msg.contains(part), "{msg}");
+    }
+}
+
+#[test]
+fn versions() {
+    for (verb, version, code, msg) in [
+        ("ADD", "0.5.0", 1, "incompatible CNI versions"),
+        ("DEL", "1.0", 1, "incompatible CNI versions"),
+        ("CHECK", "0.3.1", 1, "config version does not allow CHECK"),
+        ("CHECK", "", 1, "config version does not allow CHECK"),
+        ("CHECK", "1.2.0", 1, "plugin version does not allow CHECK"),
+        ("CHECK", "abc", 6, "cniVersion \"abc\" is not a version number"),
+        ("GC", "1.0.0", 1, "config version does not allow GC"),
+        ("STATUS", "1.0.0", 1, "config version does not allow STATUS"),
+    ] {
+        let conf = format!(r#"{{"cniVersion":"{version}","name":"net"}}"#);
+        assert_eq!(refusal(&[("CNI_COMMAND", verb)], &conf), (code, msg.to_owned()));
+    }
+    // No version means 0.1.0, and the result has its shape.
+    let (status, stdout, _) = run(&[], r#"{"name":"net"}"#);
+    assert_eq!((status, stdout.contains("\"ip4\"")), (0, true));
+}
+
+#[test]
+fn version_needs_nothing_but_the_command() {
+    let none = [("CNI_COMMAND", "VERSION"), ("CNI_CONTAINERID", ""), ("CNI_IFNAME", ""), ("CNI_PATH", "")];
+    let (status, stdout, called) = run(&none, "not JSON");
+    let versions = r#"["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]"#;
+    assert_eq!(stdout, format!("{{\"cniVersion\":\"1.1.0\",\"supportedVersions\":{versions}}}\n"));
+    assert_eq!((status, called), (0, vec![]));
+}
+
+#[test]
+fn a_person_is_told_what_this_is() {
+    let (status, stdout, called) = run(&[("CNI_COMMAND", "")], "");
+    assert_eq!((status, stdout.as_str(), called), (0, "", vec![]));
+}
+
+/// Reference defect 15: it looks when the work is done.
+#[test]
+fn the_plugins_own_namespace_is_refused_before_the_work() {
+    let own = [("CNI_NETNS", "/proc/thread-self/ns/net")];
+    let refused = (8, "plugin's netns and netns from CNI_NETNS should not be the same".to_owned());
+    assert_eq!(refusal(&own, CONF), refused);
+    assert_eq!(refusal(&[own[0], ("CNI_COMMAND", "DEL")], CONF), refused);
+    for leave in ["1", "TRUE"] {
+        assert_eq!(run(&[own[0], ("CNI_NETNS_OVERRIDE", leave)], CONF).0, 0);
+    }
+}
+
+#[test]
+fn a_plugins_error_is_printed_in_the_configurations_version() {
+    let plugin = Recorder { fail: Some(Error::new(Code::TRY_AGAIN_LATER, "later")), ..Recorder::default() };
+    let (status, stdout) = run_plugin(&plugin, &[], r#"{"cniVersion":"0.4.0","name":"net"}"#);
+    assert_eq!(
+        (status, stdout.as_str()),
+        (1, "{\n    \"cniVersion\": \"0.4.0\",\n    \"code\": 11,\n    \"msg\": \"later\"\n}")
+    );
+}
+
+#[test]
+fn gc_tells_absent_from_empty() {
+    for (key, called) in [
+        (r#""x":1"#, "GC absent"),
+        (r#""cni.dev/valid-attachments":[]"#, "GC none"),
+        (r#""cni.dev/valid-attachments":null"#, "GC none"),
+        (r#""cni.dev/attachments":[{"containerID":"a","ifname":"b"}]"#, "GC some"),
+    ] {
+        let conf = format!(r#"{{"cniVersion":"1.1.0","name":"net",{key}}}"#);
+        assert_eq!(run(&[("CNI_COMMAND", "GC")], &conf).2, [called]);
+    }
+}
