@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::env::Environment;
 use super::{Conf, Plugin};
-use crate::types::json;
+use crate::types::json::{self, Object};
 use crate::types::{Code, ContainerId, Dns, Error, IfName, NetworkName, Success, Version};
 
 /// A pair that GC is told to keep (specification, "GC").
@@ -39,7 +39,7 @@ pub struct Network<C> {
 #[derive(Deserialize)]
 struct Shared {
     ipam: Option<Ipam>,
-    dns: Option<Dns>,
+    dns: Option<Object>,
     #[serde(rename = "prevResult")]
     prev_result: Option<Value>,
     #[serde(rename = "cni.dev/valid-attachments")]
@@ -51,6 +51,13 @@ struct Shared {
 #[derive(Deserialize)]
 struct Ipam {
     r#type: Option<String>,
+}
+
+/// Whether a `dns` object is more than `{}`.
+fn says_something(dns: &Object) -> bool {
+    let list = |key| json::get(dns, key).is_some();
+    let domain = json::get(dns, "domain").is_some_and(|domain| domain != "");
+    domain || list("nameservers") || list("search") || list("options")
 }
 
 impl<C: Conf> Network<C> {
@@ -75,12 +82,13 @@ impl<C: Conf> Network<C> {
             });
             present.then(Vec::new)
         });
+        let dns = shared.dns.filter(says_something).map(|dns| json::from_value(&Value::Object(dns)));
         Ok(Self {
             name,
             version,
             conf: C::from_raw(raw, env)?,
             ipam: shared.ipam.and_then(|ipam| ipam.r#type).filter(|name| !name.is_empty()),
-            dns: shared.dns,
+            dns: dns.transpose().map_err(undecodable)?,
             valid_attachments,
             prev_result: shared.prev_result,
             stdin,
@@ -110,7 +118,8 @@ impl<C> Network<C> {
         self.ipam.as_deref()
     }
 
-    /// `dns` of the configuration; `None` if the key is not there.
+    /// `dns` of the configuration, which replaces that of IPAM as a whole; `None` if it says nothing. An
+    /// empty list says something: no name servers.
     pub fn dns(&self) -> Option<&Dns> {
         self.dns.as_ref()
     }
