@@ -31,9 +31,10 @@ impl Kernel {
     pub(super) fn open(protocol: isize) -> io::Result<(Self, u32)> {
         let mut socket = RawSocket::new(protocol)?; // close-on-exec
         let port = socket.bind_auto()?.port_number();
-        socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
-        socket.set_netlink_get_strict_chk(true)?;
+        // Kernels before 4.12 have no explanations, those before 4.20 no strict checking: we do without.
+        optional(socket.set_ext_ack(true))?;
+        optional(socket.set_netlink_get_strict_chk(true))?;
         Ok((Self(socket), port))
     }
 }
@@ -69,6 +70,13 @@ impl Wire for Kernel {
 
     fn join(&mut self, group: u32) -> io::Result<()> {
         self.0.add_membership(group)
+    }
+}
+
+fn optional(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
+        result => result,
     }
 }
 
