@@ -1,1 +1,8 @@
-//! In the making.
+//! What podwire's plugins ask of the kernel. This is the only crate that talks to it, and the only one with
+//! `unsafe`. One module is one noun of the kernel; README.md has the rules of the house.
+
+pub mod error;
+pub mod netlink;
+
+pub use error::{Error, Result};
+pub use netlink::Socket;
