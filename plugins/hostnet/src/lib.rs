@@ -3,6 +3,9 @@
 
 pub mod error;
 pub mod netlink;
+pub mod nft;
+pub mod owner;
 
 pub use error::{Error, Result};
 pub use netlink::Socket;
+pub use owner::Owner;
