@@ -1,1 +1,27 @@
-//! In the making.
+//! What podwire's plugins ask of the kernel. This is the only crate that talks to it, and the only one with
+//! `unsafe`. One module is one noun of the kernel; README.md has the rules of the house.
+
+pub mod addr;
+pub mod bridge;
+pub mod endpoint;
+pub mod error;
+pub mod iptables;
+pub mod link;
+pub mod masquerade;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod owner;
+mod process;
+pub mod route;
+pub mod spoof_check;
+mod sys;
+pub mod sysctl;
+pub mod undo;
+pub mod veth;
+
+pub use error::{Error, Result};
+pub use netlink::{Netlink, Socket};
+pub use netns::Netns;
+pub use owner::Owner;
+pub use undo::Undo;

@@ -1,0 +1,264 @@
+//! iptables, through its own programs: their rules are made of binary extensions whose form only they know.
+//! One `iptables-restore` per IP version and operation carries all the changes, as one transaction.
+//!
+//! There are two iptables: one keeps its rules in nf_tables, the legacy one in tables of its own.
+//! Whichever is called `iptables` on this node is the one that is used, as everybody else here uses it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use libcni::types::Cidr;
+
+use crate::error::Error;
+use crate::nft;
+use crate::process::{self, Output};
+
+/// Not `-w 5`: iptables-restore would read a file name there. Without a number it waits for ever.
+const WAIT: &str = "--wait=5";
+
+/// The IP version of a set of tables. iptables is one program for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// `iptables`
+    V4,
+    /// `ip6tables`
+    V6,
+}
+
+impl Version {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The version that `cidr` is of.
+    pub fn of(cidr: &Cidr) -> Self {
+        if cidr.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// Where the nf_tables flavour keeps its table `nat`.
+    pub fn nft_nat(self) -> nft::Table {
+        let family = if self == Self::V4 { nft::Family::Ip } else { nft::Family::Ip6 };
+        nft::Table { family, name: "nat" }
+    }
+
+    /// Whether the legacy flavour has this table in the current network namespace. To ask `iptables`
+    /// itself would make the table.
+    pub fn has_legacy(self, table: &str) -> bool {
+        let file = match self {
+            Self::V4 => "/proc/thread-self/net/ip_tables_names",
+            Self::V6 => "/proc/thread-self/net/ip6_tables_names",
+        };
+        std::fs::read_to_string(file).is_ok_and(|names| names.lines().any(|name| name == table))
+    }
+
+    fn program(self) -> &'static str {
+        if self == Self::V4 { "iptables" } else { "ip6tables" }
+    }
+}
+
+/// The programs of one IP version.
+#[derive(Clone, Debug)]
+pub struct Iptables {
+    iptables: PathBuf,
+    restore: PathBuf,
+}
+
+impl Iptables {
+    /// Looks for the programs in `PATH` and the system's directories.
+    pub fn find(version: Version) -> Result<Self, Error> {
+        Self::find_named(version.program())
+    }
+
+    /// The programs of the legacy flavour, where they have a name of their own; else as [`Self::find`].
+    pub fn find_legacy(version: Version) -> Result<Self, Error> {
+        Self::find_named(&format!("{}-legacy", version.program())).or_else(|_| Self::find(version))
+    }
+
+    fn find_named(name: &str) -> Result<Self, Error> {
+        let find = |name: &str| process::find(name).ok_or_else(|| Error::other(format!("find {name}"), "not in PATH"));
+        Ok(Self { iptables: find(name)?, restore: find(&format!("{name}-restore"))? })
+    }
+
+    /// Whether the program can read rules here, in the reference's sense: exit status 0, or 1 for "no such chain".
+    pub fn is_usable(&self) -> bool {
+        let listed = process::run(&self.iptables, &["-t", "filter", "-S", "INPUT", "1", WAIT], b"");
+        listed.is_ok_and(|output| matches!(output.code, Some(0 | 1)))
+    }
+
+    /// Applies commands (`-N CHAIN`, `-A CHAIN ...`), all or none, to one table.
+    ///
+    /// A chain is made by `-N`, not by the `:CHAIN` of saved rules, which would flush one that exists.
+    pub fn restore(&self, table: &str, commands: &[String]) -> Result<(), Error> {
+        let mut input = format!("*{table}\n");
+        for command in commands {
+            input.push_str(command);
+            input.push('\n');
+        }
+        input.push_str("COMMIT\n");
+        let output = process::run(&self.restore, &["--noflush", WAIT], input.as_bytes())?;
+        if output.code == Some(0) {
+            return Ok(());
+        }
+        Err(refusal(&self.restore, &format!("change table {table}"), &output))
+    }
+
+    /// The rules of a chain, without those that have parts no rule of ours has. `None` where there is no such
+    /// chain; iptables has the same exit status for a table it cannot read.
+    pub fn rules(&self, table: &str, chain: &str) -> Result<Option<Vec<Rule>>, Error> {
+        let output = process::run(&self.iptables, &["-t", table, "-S", chain, WAIT], b"")?;
+        match output.code {
+            Some(0) => {
+                let text = String::from_utf8_lossy(&output.stdout);
+                Ok(Some(text.lines().filter_map(Rule::read).collect()))
+            }
+            Some(1) => Ok(None),
+            _ => Err(refusal(&self.iptables, &format!("list {chain} of table {table}"), &output)),
+        }
+    }
+}
+
+fn refusal(program: &Path, doing: &str, output: &Output) -> Error {
+    let doing = format!("{doing} with {}", program.display());
+    let status = output.code.map_or("killed by a signal".to_owned(), |code| format!("exit status {code}"));
+    match output.stderr.as_str() {
+        "" => Error::other(doing, status),
+        stderr => Error::other(doing, format!("{stderr} ({status})")),
+    }
+}
+
+/// A rule of the kind podwire writes: a match of addresses, a comment, a target.
+/// Printed and read in the form of `iptables -S`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The chain it is in.
+    pub chain: String,
+    /// `-s`: from addresses in this network.
+    pub source: Option<Cidr>,
+    /// `-d`: to addresses in this network.
+    pub destination: Option<Cidr>,
+    /// `! -d`: to addresses outside this network.
+    pub not_destination: Option<Cidr>,
+    /// `--comment`
+    pub comment: String,
+    /// `-j`: the chain or the extension that takes over.
+    pub target: String,
+}
+
+impl Rule {
+    /// The command that removes the rule.
+    pub fn removal(&self) -> String {
+        let added = self.to_string();
+        added.strip_prefix("-A").map_or(String::new(), |rest| format!("-D{rest}"))
+    }
+
+    /// From one line of `iptables -S`.
+    pub fn read(line: &str) -> Option<Self> {
+        let words = words(line)?;
+        let mut words = words.iter().map(String::as_str);
+        let mut rule = Self {
+            chain: String::new(),
+            source: None,
+            destination: None,
+            not_destination: None,
+            comment: String::new(),
+            target: String::new(),
+        };
+        while let Some(option) = words.next() {
+            let value = words.next()?;
+            match option {
+                "-A" => rule.chain = value.to_owned(),
+                "-s" => rule.source = Some(value.parse().ok()?),
+                "-d" => rule.destination = Some(value.parse().ok()?),
+                "!" if value == "-d" => rule.not_destination = Some(words.next()?.parse().ok()?),
+                "-m" if value == "comment" => {}
+                "--comment" => rule.comment = value.to_owned(),
+                "-j" => rule.target = value.to_owned(),
+                _ => return None,
+            }
+        }
+        (!rule.chain.is_empty() && !rule.target.is_empty()).then_some(rule)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "-A {}", self.chain)?;
+        for (option, network) in [(" -s", self.source), (" -d", self.destination), (" ! -d", self.not_destination)] {
+            if let Some(network) = network {
+                write!(f, "{option} {network}")?;
+            }
+        }
+        if !self.comment.is_empty() {
+            let escaped = self.comment.replace('\\', "\\\\").replace('"', "\\\"");
+            write!(f, " -m comment --comment \"{escaped}\"")?;
+        }
+        write!(f, " -j {}", self.target)
+    }
+}
+
+/// The words of a saved rule: separated by spaces, quoted with `"`, any character escaped with `\` inside quotes.
+fn words(line: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut chars = line.chars().peekable();
+    while let Some(first) = chars.next() {
+        let mut word = String::new();
+        match first {
+            ' ' => continue,
+            '"' => loop {
+                match chars.next()? {
+                    '"' => break,
+                    '\\' => word.push(chars.next()?),
+                    plain => word.push(plain),
+                }
+            },
+            plain => {
+                word.push(plain);
+                while let Some(next) = chars.next_if(|&next| next != ' ') {
+                    word.push(next);
+                }
+            }
+        }
+        words.push(word);
+    }
+    Some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the reference's rules are listed by iptables-save 1.8.9.
+    const SAVED: [&str; 4] = [
+        r#"-A POSTROUTING -s 10.1.2.2/32 -m comment --comment "name: \"brnet\" id: \"ctr1\"" -j CNI-2fbf118d4cafd020f013271b"#,
+        r#"-A CNI-2fbf118d4cafd020f013271b -d 10.1.2.0/24 -m comment --comment "name: \"brnet\" id: \"ctr1\"" -j ACCEPT"#,
+        r#"-A CNI-2fbf118d4cafd020f013271b ! -d 224.0.0.0/4 -m comment --comment "name: \"brnet\" id: \"ctr1\"" -j MASQUERADE"#,
+        r#"-A POSTROUTING -s 2001:db8:1::2/128 -m comment --comment "name: \"brnet\" id: \"ctr1\"" -j CNI-2fbf118d4cafd020f013271b"#,
+    ];
+
+    #[test]
+    fn saved_rules_are_read_and_written() {
+        for line in SAVED {
+            let rule = Rule::read(line).unwrap();
+            assert_eq!(rule.to_string(), line);
+            assert_eq!(rule.comment, r#"name: "brnet" id: "ctr1""#);
+            assert_eq!(rule.removal(), line.replacen("-A", "-D", 1));
+        }
+        let plain = Rule::read("-A X -m comment --comment word -j ACCEPT").unwrap();
+        assert_eq!((plain.comment.as_str(), plain.source), ("word", None));
+    }
+
+    #[test]
+    fn other_rules_are_not_ours() {
+        for line in [
+            "",
+            "-P POSTROUTING ACCEPT",
+            "-N CNI-2fbf118d4cafd020f013271b",
+            "-A POSTROUTING ! -s 10.0.0.0/8 -j MASQUERADE",
+            "-A POSTROUTING -o eth0 -j MASQUERADE",
+            "-A POSTROUTING -s 10.1.2.2/32",
+            "-A POSTROUTING -s nonsense -j ACCEPT",
+            "-A POSTROUTING -m comment --comment \"open -j ACCEPT",
+        ] {
+            assert_eq!(Rule::read(line), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! `ipMasq`: what a pod sends beyond its own network leaves with the node's address.
+//!
+//! Two backends make the rules, and both are cleaned up whichever is configured: the configuration may
+//! have changed since ADD, or the other suite may have made the rules. Everything here acts in the
+//! current network namespace, the node's.
+
+mod iptables;
+mod nftables;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use libcni::types::Cidr;
+
+use crate::error::Error;
+use crate::nft::Nft;
+use crate::owner::Owner;
+
+/// Who makes the rules: configuration key `ipMasqBackend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// The iptables programs.
+    Iptables,
+    /// nf_tables, without a program.
+    Nftables,
+}
+
+/// A value of `ipMasqBackend` that is neither `iptables` nor `nftables`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown ipmasq backend {0:?}")]
+pub struct UnknownBackend(String);
+
+impl FromStr for Backend {
+    type Err = UnknownBackend;
+
+    fn from_str(text: &str) -> Result<Self, UnknownBackend> {
+        match text {
+            "iptables" => Ok(Self::Iptables),
+            "nftables" => Ok(Self::Nftables),
+            _ => Err(UnknownBackend(text.to_owned())),
+        }
+    }
+}
+
+/// Masquerades what comes from each address and goes outside its network, multicast excepted.
+///
+/// Without a backend: iptables, and nftables only where iptables does not work and nftables does. To
+/// find out costs a process, so it is tried and asked about afterwards.
+///
+/// After an error some rules may be there; [`remove`] takes them away.
+pub fn add(owner: &Owner, backend: Option<Backend>, addrs: &[Cidr]) -> Result<(), Error> {
+    match backend {
+        Some(Backend::Iptables) => iptables::add(owner, addrs),
+        Some(Backend::Nftables) => nftables::add(owner, addrs),
+        None => match iptables::add(owner, addrs) {
+            Err(_) if !iptables::is_usable() && Nft::is_usable() => nftables::add(owner, addrs),
+            outcome => outcome,
+        },
+    }
+}
+
+/// Removes the owner's rules of both backends. Needs no address, link or namespace: they may be gone.
+///
+/// The interfaces of a container on one network share their iptables chain; `keep` are the
+/// addresses of those that stay. All is tried before an error is reported, and a backend that does
+/// not work on this node has nothing to report.
+pub fn remove(owner: &Owner, keep: &[IpAddr]) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    let mut note = |outcome: Result<(), Error>, is_usable: fn() -> bool| {
+        if let Err(error) = outcome
+            && is_usable()
+        {
+            errors.push(error.to_string());
+        }
+    };
+    // One socket for both: deletions are paid for when it is closed, once.
+    match Nft::open() {
+        Ok(mut nft) => {
+            note(nftables::remove(&mut nft, owner), Nft::is_usable);
+            note(iptables::remove_nft(&mut nft, owner, keep), Nft::is_usable);
+        }
+        Err(error) => note(Err(error), Nft::is_usable),
+    }
+    note(iptables::remove_legacy(owner, keep), iptables::is_usable);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Error::other(format!("remove masquerade rules of container {}", owner.container), errors.join("; ")))
+}
+
+/// Compares the rules with what [`add`] makes. Without a backend, either may have made them.
+pub fn check(owner: &Owner, backend: Option<Backend>, addrs: &[Cidr]) -> Result<(), Error> {
+    match backend {
+        Some(Backend::Iptables) => iptables::check(owner, addrs),
+        Some(Backend::Nftables) => nftables::check(owner, addrs),
+        None => nftables::check(owner, addrs).or_else(|_| iptables::check(owner, addrs)),
+    }
+}
+
+/// What is multicast, in both IP versions: it stays as it is.
+fn multicast() -> impl Iterator<Item = Cidr> {
+    let v4 = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0));
+    let v6 = IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0));
+    [(v4, 4), (v6, 8)].into_iter().filter_map(|(addr, len)| Cidr::new(addr, len))
+}
+
+fn missing(owner: &Owner, what: impl Into<String>) -> Error {
+    Error::other(format!("check masquerade rules of container {}", owner.container), what.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backends() {
+        assert_eq!("iptables".parse(), Ok(Backend::Iptables));
+        assert_eq!("nftables".parse(), Ok(Backend::Nftables));
+        let unknown = |text: &str| text.parse::<Backend>().unwrap_err().to_string();
+        assert_eq!(unknown("foo"), "unknown ipmasq backend \"foo\"");
+        assert_eq!(unknown(""), "unknown ipmasq backend \"\"");
+    }
+}

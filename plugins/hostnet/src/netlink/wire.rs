@@ -1,0 +1,91 @@
+//! The datagrams below [`Socket`](super::Socket): one trait with two methods, so that a test can play the kernel
+//! and feed what a real one sends only under a race (an interrupted dump, a lost acknowledgement).
+
+use std::io;
+use std::time::Duration;
+
+use netlink_sys::Socket as RawSocket;
+use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
+use nix::sys::time::TimeVal;
+
+/// Datagrams to and from the kernel.
+pub(super) trait Wire {
+    /// Sends one datagram.
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()>;
+
+    /// Replaces what is in `buffer` by the next datagram, whole. `WouldBlock` when the time-out has passed.
+    fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()>;
+
+    /// How long [`receive`](Self::receive) waits.
+    fn set_timeout(&mut self, timeout: Duration) -> io::Result<()>;
+
+    /// Joins a multicast group.
+    fn join(&mut self, group: u32) -> io::Result<()>;
+}
+
+/// The kernel.
+pub(super) struct Kernel(RawSocket);
+
+impl Kernel {
+    /// A socket of the calling thread's network namespace, and the port id the kernel gave it.
+    pub(super) fn open(protocol: isize) -> io::Result<(Self, u32)> {
+        let mut socket = RawSocket::new(protocol)?; // close-on-exec
+        let port = socket.bind_auto()?.port_number();
+        socket.set_cap_ack(true)?;
+        // Kernels before 4.12 have no explanations, those before 4.20 no strict checking: we do without.
+        optional(socket.set_ext_ack(true))?;
+        optional(socket.set_netlink_get_strict_chk(true))?;
+        Ok((Self(socket), port))
+    }
+}
+
+impl Wire for Kernel {
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+        let sent = retry(|| self.0.send(datagram, 0))?;
+        if sent == datagram.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
+    fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        loop {
+            // The kernel fits its datagrams to what we read, but one link with many virtual functions can be
+            // larger than any buffer chosen in advance, and a datagram read in part is lost.
+            let mut nothing: &mut [u8] = &mut [];
+            let size = retry(|| self.0.recv(&mut nothing, libc::MSG_PEEK | libc::MSG_TRUNC))?;
+            buffer.clear();
+            buffer.reserve(size);
+            let (_, sender) = retry(|| self.0.recv_from(buffer, 0))?;
+            // Any process may send to our port; only the kernel is port 0.
+            if sender.port_number() == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn set_timeout(&mut self, timeout: Duration) -> io::Result<()> {
+        // A time-out of zero means for ever.
+        let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX).max(1);
+        let seconds = micros / 1_000_000;
+        Ok(setsockopt(&self.0, ReceiveTimeout, &TimeVal::new(seconds, micros % 1_000_000))?)
+    }
+
+    fn join(&mut self, group: u32) -> io::Result<()> {
+        self.0.add_membership(group)
+    }
+}
+
+fn optional(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
+        result => result,
+    }
+}
+
+/// Repeats a system call that a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A network namespace, held open. `setns(2)` moves the calling thread alone, so everything here is said about
+//! a thread: a plugin has one, tests have many.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, PROC_SUPER_MAGIC, statfs};
+
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// The namespace of the thread that opens it.
+const CURRENT: &str = "/proc/thread-self/ns/net";
+
+/// An open network namespace; it lives at least as long as this.
+pub struct Netns {
+    file: File,
+    path: PathBuf,
+    id: (u64, u64),
+}
+
+impl Netns {
+    /// Opens the namespace at `path`: a bind mount of one, or `/proc/…/ns/net`.
+    ///
+    /// # Errors
+    /// The path does not exist ([`Error::is_not_found`]), cannot be read, or is not a network namespace.
+    pub fn open(path: &Path) -> Result<Self> {
+        // What is opened must be a namespace before it is opened: to open a device or a pipe has effects.
+        let kind = statfs(path)
+            .map_err(|errno| Error::os(format!("failed to Statfs {path:?}"), errno as i32))?
+            .filesystem_type();
+        if kind != NSFS_MAGIC && kind != PROC_SUPER_MAGIC {
+            return Err(Error::other(format!("unknown FS magic on {path:?}"), format!("{:x} is not nsfs", kind.0)));
+        }
+        let doing = || format!("open network namespace {path:?}");
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|error| Error::io(doing(), &error))?;
+        match sys::namespace_type(file.as_fd()) {
+            Ok(libc::CLONE_NEWNET) => {}
+            Ok(_) => return Err(Error::other(doing(), "it is a namespace of another kind")),
+            Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
+                return Err(Error::other(doing(), "it is not a namespace"));
+            }
+            Err(error) => return Err(Error::io(doing(), &error)),
+        }
+        let metadata = file.metadata().map_err(|error| Error::io(doing(), &error))?;
+        Ok(Self { file, path: path.to_owned(), id: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// The same; `None` where the path does not exist, as after the death of its process or a reboot.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn get(path: &Path) -> Result<Option<Self>> {
+        match Self::open(path) {
+            Ok(netns) => Ok(Some(netns)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The calling thread's namespace.
+    ///
+    /// # Errors
+    /// `/proc` is not there.
+    pub fn current() -> Result<Self> {
+        Self::open(Path::new(CURRENT))
+    }
+
+    /// The path by which it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether both are one namespace: the same inode, by whatever paths.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+
+    /// Whether the calling thread is in it.
+    ///
+    /// # Errors
+    /// `/proc` is not there.
+    pub fn is_current(&self) -> Result<bool> {
+        let metadata = std::fs::metadata(CURRENT).map_err(|error| Error::io(format!("stat {CURRENT}"), &error))?;
+        Ok(self.id == (metadata.dev(), metadata.ino()))
+    }
+
+    /// Runs `f` with the calling thread in this namespace, and returns to where the thread was.
+    ///
+    /// If it cannot return, the process ends at once: going on in the wrong namespace would configure
+    /// the network of somebody else.
+    ///
+    /// # Errors
+    /// The namespace could not be entered; `f` has not run.
+    pub fn enter<T>(&self, f: impl FnOnce() -> T) -> Result<T> {
+        if self.is_current()? {
+            return Ok(f());
+        }
+        let home = Home(Self::current()?);
+        setns(&self.file, CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| Error::os(format!("enter network namespace {self}"), errno as i32))?;
+        let result = f();
+        drop(home);
+        Ok(result)
+    }
+}
+
+/// The way back, taken on drop so that a panic takes it too.
+struct Home(Netns);
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Err(errno) = setns(&self.0.file, CloneFlags::CLONE_NEWNET) {
+            eprintln!("cannot return to the network namespace {}: {errno}", self.0);
+            std::process::abort();
+        }
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl fmt::Display for Netns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
+impl fmt::Debug for Netns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Netns({}, {:?})", self.path.display(), self.id)
+    }
+}

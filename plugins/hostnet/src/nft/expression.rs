@@ -1,0 +1,198 @@
+//! What rules are made of. A rule is a list of expressions that load, compare and decide; each is a
+//! value here that writes itself as attributes and reads itself back.
+//!
+//! All work on register 1, which holds 16 bytes: what is loaded last is compared next. (Concatenated
+//! keys of maps will need more; then the register becomes a field.)
+
+use netlink_packet_netfilter::nftables::{
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Meta, Payload, Register,
+    Verdict as VerdictCode, VerdictAttribute,
+};
+
+pub use netlink_packet_netfilter::nftables::{MetaKey, Operator};
+
+/// `NF_DROP` and `NF_ACCEPT` of linux/netfilter.h.
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+
+/// Payload counted from the link header (`NFT_PAYLOAD_LL_HEADER`).
+pub const LINK_HEADER: u32 = 0;
+/// Payload counted from the IP header (`NFT_PAYLOAD_NETWORK_HEADER`).
+pub const NETWORK_HEADER: u32 = 1;
+
+/// One step of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expression {
+    /// Loads something known about the packet: the interface it came in by, its protocol...
+    Meta(MetaKey),
+    /// Loads bytes of the packet.
+    Payload {
+        /// [`LINK_HEADER`] or [`NETWORK_HEADER`].
+        base: u32,
+        /// Bytes from there.
+        offset: u32,
+        /// How many bytes.
+        len: u32,
+    },
+    /// Keeps the bits of the mask.
+    Mask(Vec<u8>),
+    /// The rule ends here unless the comparison holds.
+    Compare(Operator, Vec<u8>),
+    /// Decides.
+    Verdict(Verdict),
+    /// The source address becomes that of the outgoing interface.
+    Masquerade,
+    /// An expression that this program never writes, by its name.
+    Other(String),
+}
+
+/// What becomes of the packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passes this base chain.
+    Accept,
+    /// It is dropped.
+    Drop,
+    /// Back to the chain that jumped here.
+    Return,
+    /// On in that chain, and back here after it.
+    Jump(String),
+    /// On in that chain for good.
+    Goto(String),
+}
+
+impl Expression {
+    /// As an element of a rule's list of expressions.
+    pub(super) fn write(self) -> ListAttribute<ExpressionAttribute> {
+        let reg = Register::Reg1;
+        let expressions = match self {
+            Self::Meta(key) => Expressions::Meta(vec![Meta::DestinationRegister(reg), Meta::Key(key)]),
+            Self::Payload { base, offset, len } => Expressions::Payload(vec![
+                Payload::DestinationRegister(reg),
+                Payload::Base(base),
+                Payload::Offset(offset),
+                Payload::Len(len),
+            ]),
+            Self::Mask(mask) => Expressions::Bitwise(vec![
+                Bitwise::SourceRegister(reg),
+                Bitwise::DestinationRegister(reg),
+                Bitwise::Length(u32::try_from(mask.len()).unwrap_or(u32::MAX)),
+                Bitwise::Xor(DataAttribute::Value(vec![0; mask.len()])),
+                Bitwise::Mask(DataAttribute::Value(mask)),
+            ]),
+            Self::Compare(operator, data) => Expressions::Cmp(vec![
+                Cmp::SourceRegister(reg),
+                Cmp::Op(operator),
+                Cmp::Data(DataAttribute::Value(data)),
+            ]),
+            Self::Verdict(verdict) => Expressions::Immediate(vec![
+                Immediate::DestinationRegister(Register::Verdict),
+                Immediate::Data(DataAttribute::Verdict(verdict.write())),
+            ]),
+            Self::Masquerade => Expressions::Other { expression_type: "masq".to_owned(), attributes: Vec::new() },
+            Self::Other(expression_type) => Expressions::Other { expression_type, attributes: Vec::new() },
+        };
+        expressions.into()
+    }
+
+    /// From an element of a rule's list of expressions.
+    pub(super) fn read(element: ListAttribute<ExpressionAttribute>) -> Self {
+        let ListAttribute::Element(attributes) = element else { return Self::Other(String::new()) };
+        let mut name = String::new();
+        for attribute in attributes {
+            match attribute {
+                ExpressionAttribute::Name(text) => name = text,
+                ExpressionAttribute::Data(data) => {
+                    return Self::read_data(data).unwrap_or(Self::Other(name));
+                }
+                _ => {}
+            }
+        }
+        // An expression without parameters may come without data.
+        if name == "masq" { Self::Masquerade } else { Self::Other(name) }
+    }
+
+    fn read_data(data: Expressions) -> Option<Self> {
+        match data {
+            Expressions::Meta(list) => find(list, |attribute| match attribute {
+                Meta::Key(key) => Some(Self::Meta(key)),
+                _ => None,
+            }),
+            Expressions::Payload(list) => read_payload(&list),
+            Expressions::Bitwise(list) => find(list, |attribute| match attribute {
+                Bitwise::Mask(DataAttribute::Value(mask)) => Some(Self::Mask(mask)),
+                _ => None,
+            }),
+            Expressions::Cmp(list) => read_compare(list),
+            Expressions::Immediate(list) => find(list, |attribute| match attribute {
+                Immediate::Data(DataAttribute::Verdict(verdict)) => Verdict::read(verdict).map(Self::Verdict),
+                _ => None,
+            }),
+            Expressions::Other { expression_type, attributes }
+                if expression_type == "masq" && attributes.is_empty() =>
+            {
+                Some(Self::Masquerade)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn find<T, U>(list: Vec<T>, wanted: impl FnMut(T) -> Option<U>) -> Option<U> {
+    list.into_iter().find_map(wanted)
+}
+
+fn read_payload(list: &[Payload]) -> Option<Expression> {
+    let number = |wanted: fn(&Payload) -> Option<u32>| list.iter().find_map(wanted);
+    Some(Expression::Payload {
+        base: number(|attribute| if let Payload::Base(base) = attribute { Some(*base) } else { None })?,
+        offset: number(|attribute| if let Payload::Offset(offset) = attribute { Some(*offset) } else { None })?,
+        len: number(|attribute| if let Payload::Len(len) = attribute { Some(*len) } else { None })?,
+    })
+}
+
+fn read_compare(list: Vec<Cmp>) -> Option<Expression> {
+    let (mut operator, mut value) = (None, None);
+    for attribute in list {
+        match attribute {
+            Cmp::Op(found) => operator = Some(found),
+            Cmp::Data(DataAttribute::Value(found)) => value = Some(found),
+            _ => {}
+        }
+    }
+    Some(Expression::Compare(operator?, value?))
+}
+
+impl Verdict {
+    fn write(self) -> Vec<VerdictAttribute> {
+        let (code, chain) = match self {
+            Self::Accept => (VerdictCode::Other(NF_ACCEPT), None),
+            Self::Drop => (VerdictCode::Other(NF_DROP), None),
+            Self::Return => (VerdictCode::Return, None),
+            Self::Jump(chain) => (VerdictCode::Jump, Some(chain)),
+            Self::Goto(chain) => (VerdictCode::Goto, Some(chain)),
+        };
+        let mut attributes = vec![VerdictAttribute::Code(code)];
+        attributes.extend(chain.map(VerdictAttribute::Chain));
+        attributes
+    }
+
+    fn read(attributes: Vec<VerdictAttribute>) -> Option<Self> {
+        let (mut code, mut chain) = (None, None);
+        for attribute in attributes {
+            match attribute {
+                VerdictAttribute::Code(found) => code = Some(found),
+                VerdictAttribute::Chain(found) => chain = Some(found),
+                _ => {}
+            }
+        }
+        match code? {
+            VerdictCode::Other(NF_ACCEPT) => Some(Self::Accept),
+            VerdictCode::Other(NF_DROP) => Some(Self::Drop),
+            VerdictCode::Return => Some(Self::Return),
+            VerdictCode::Jump => chain.map(Self::Jump),
+            VerdictCode::Goto => chain.map(Self::Goto),
+            _ => None,
+        }
+    }
+}

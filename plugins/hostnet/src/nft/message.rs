@@ -1,0 +1,177 @@
+//! What is sent to nf_tables and what comes back.
+//!
+//! Requests are the crate's typed messages. Answers are kept as bytes and read attribute by
+//! attribute: of a thousand rules in a chain DEL wants the comment alone, and a rule that somebody
+//! else wrote, with an expression nobody here knows, must not make a list unreadable.
+
+use std::convert::Infallible;
+
+use netlink_packet_core::{
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, Parseable,
+};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage,
+};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+
+use super::{Chain, Expression, userdata};
+
+const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_HANDLE: u16 = 3;
+const NFTA_RULE_USERDATA: u16 = 7;
+
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE`: the message a rule is listed in.
+const NEWRULE: u16 = 0x0a06;
+
+/// `struct nfgenmsg`, before the attributes.
+const HEADER_LEN: usize = 4;
+
+/// `struct nlattr`, before the value.
+const ATTRIBUTE_HEADER_LEN: usize = 4;
+
+/// `NLA_TYPE_MASK`: without the flags for nesting and byte order.
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+/// A netlink payload: typed on the way out, bytes on the way in.
+pub(super) enum Message {
+    Request(NetfilterMessage),
+    Answer { kind: u16, payload: Vec<u8> },
+}
+
+impl Message {
+    pub(super) fn new(family: impl Into<NetfilterProtoFamily>, message: NfTablesMessage) -> Self {
+        // Version 0 (NFNETLINK_V0) and no resource: what every nf_tables message has.
+        Self::Request(NetfilterMessage::new(NetfilterHeader::new(family.into(), 0, 0), message))
+    }
+
+    /// Asks for the number of the ruleset's generation: the cheapest question there is.
+    pub(super) fn get_generation() -> Self {
+        Self::new(NetfilterProtoFamily::Unspec, NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() }))
+    }
+
+    pub(super) fn get_chain(chain: Chain<'_>) -> Self {
+        let attributes =
+            vec![ChainAttribute::Table(chain.table.name.to_owned()), ChainAttribute::Name(chain.name.to_owned())];
+        Self::new(chain.table.family, NfTablesMessage::GetChain(ChainMessage { attributes }))
+    }
+
+    pub(super) fn get_rules(chain: Chain<'_>) -> Self {
+        let attributes =
+            vec![RuleAttribute::Table(chain.table.name.to_owned()), RuleAttribute::Chain(chain.name.to_owned())];
+        Self::new(chain.table.family, NfTablesMessage::GetRule(RuleMessage { attributes }))
+    }
+
+    /// As one message of a batch. `flags` are the header's: `NLM_F_CREATE`...
+    pub(super) fn with_flags(self, flags: u16) -> NetlinkMessage<Self> {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        NetlinkMessage::new(header, NetlinkPayload::InnerMessage(self))
+    }
+
+    pub(super) fn into_rule(self) -> Option<Rule> {
+        match self {
+            Self::Answer { kind: NEWRULE, payload } => Some(Rule { payload }),
+            _ => None,
+        }
+    }
+}
+
+impl NetlinkSerializable for Message {
+    fn message_type(&self) -> u16 {
+        match self {
+            Self::Request(message) => message.message_type(),
+            Self::Answer { kind, .. } => *kind,
+        }
+    }
+
+    fn buffer_len(&self) -> usize {
+        match self {
+            Self::Request(message) => NetlinkSerializable::buffer_len(message),
+            Self::Answer { payload, .. } => payload.len(),
+        }
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        match self {
+            Self::Request(message) => message.serialize(buffer),
+            Self::Answer { payload, .. } => buffer.copy_from_slice(payload),
+        }
+    }
+}
+
+impl NetlinkDeserializable for Message {
+    type Error = Infallible;
+
+    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
+        Ok(Self::Answer { kind: header.message_type, payload: payload.to_vec() })
+    }
+}
+
+/// A rule as the kernel lists it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Rule {
+    payload: Vec<u8>,
+}
+
+impl Rule {
+    /// Its number within the table; 0, which no rule has, where the kernel sent none.
+    pub fn handle(&self) -> u64 {
+        let bytes = self.attribute(NFTA_RULE_HANDLE).and_then(|value| value.try_into().ok());
+        bytes.map_or(0, u64::from_be_bytes)
+    }
+
+    /// Its comment, without the NUL.
+    pub fn comment(&self) -> Option<&[u8]> {
+        userdata::comment(self.attribute(NFTA_RULE_USERDATA)?)
+    }
+
+    /// Whether this text stands anywhere in the rule: quicker than to ask for its expressions.
+    pub fn mentions(&self, text: &str) -> bool {
+        self.payload.windows(text.len().max(1)).any(|bytes| bytes == text.as_bytes())
+    }
+
+    /// What it consists of.
+    pub fn expressions(&self) -> Vec<Expression> {
+        let attributes = self.payload.get(HEADER_LEN..).unwrap_or_default();
+        let Ok(message) = RuleMessage::parse(attributes) else { return vec![Expression::Other(String::new())] };
+        let lists = message.attributes.into_iter().filter_map(|attribute| match attribute {
+            RuleAttribute::Expressions(list) => Some(list),
+            _ => None,
+        });
+        lists.flatten().map(Expression::read).collect()
+    }
+
+    pub(super) fn is_in(&self, chain: Chain<'_>) -> bool {
+        let names = |kind, name: &str| {
+            self.attribute(kind)
+                .and_then(|value| value.strip_suffix(&[0]))
+                .is_some_and(|value| value == name.as_bytes())
+        };
+        names(NFTA_RULE_TABLE, chain.table.name) && names(NFTA_RULE_CHAIN, chain.name)
+    }
+
+    fn attribute(&self, kind: u16) -> Option<&[u8]> {
+        let mut rest = self.payload.get(HEADER_LEN..)?;
+        loop {
+            // struct nlattr: length with this header, type, value, padding to 4 bytes.
+            let ([len_low, len_high, kind_low, kind_high], _) = rest.split_first_chunk()?;
+            let len = usize::from(u16::from_ne_bytes([*len_low, *len_high]));
+            if u16::from_ne_bytes([*kind_low, *kind_high]) & NLA_TYPE_MASK == kind {
+                return rest.get(ATTRIBUTE_HEADER_LEN..len);
+            }
+            rest = rest.get(len.max(ATTRIBUTE_HEADER_LEN).next_multiple_of(4)..)?;
+        }
+    }
+}
+
+impl std::fmt::Debug for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let comment = self.comment().map(String::from_utf8_lossy);
+        f.debug_struct("Rule")
+            .field("handle", &self.handle())
+            .field("comment", &comment)
+            .field("expressions", &self.expressions())
+            .finish()
+    }
+}

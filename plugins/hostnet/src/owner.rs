@@ -1,0 +1,126 @@
+//! Who an object in the kernel belongs to: one interface of one container on one network.
+//!
+//! Rules outlive the interface they were made for (the pod's namespace may be gone before DEL runs),
+//! so each carries its owner in a chain name or a comment, and DEL finds it by that alone. The
+//! spellings are those of the reference: what one suite makes, the other finds.
+
+use std::fmt::Write as _;
+
+use libcni::types::{ContainerId, IfName, NetworkName};
+use sha2::{Digest, Sha512};
+
+/// Longest comment the `nft` program accepts, in bytes; what exceeds it is cut off.
+const NFT_COMMENT_MAX: usize = 128;
+
+/// The attachment that a rule, a chain or an interface was made for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// `name` of the network configuration.
+    pub network: NetworkName,
+    /// `CNI_CONTAINERID`.
+    pub container: ContainerId,
+    /// `CNI_IFNAME`.
+    pub ifname: IfName,
+}
+
+impl Owner {
+    /// Chain in table `nat` of iptables: `CNI-` and 24 hex digits.
+    ///
+    /// The interface is not part of it (so two interfaces of a container on one network share the
+    /// chain), and network and container are joined without a separator: both are the reference's.
+    pub fn iptables_chain(&self) -> String {
+        format!("CNI-{}", hash(&[self.network.as_str(), self.container.as_str()], 24))
+    }
+
+    /// Comment of every iptables rule: `name: "NETWORK" id: "CONTAINER"`.
+    pub fn iptables_comment(&self) -> String {
+        format!("name: \"{}\" id: \"{}\"", self.network, self.container)
+    }
+
+    /// What the comment of every nftables masquerade rule of this owner begins with:
+    /// 16 hex digits for the network, `-`, 16 for interface and container.
+    pub fn nft_comment_prefix(&self) -> String {
+        let network = hash(&[self.network.as_str()], 16);
+        format!("{network}-{}", hash(&[self.ifname.as_str(), ":", self.container.as_str()], 16))
+    }
+
+    /// Comment of every nftables masquerade rule. Bytes, because the cut at 128 may split a character.
+    pub fn nft_comment(&self) -> Vec<u8> {
+        let Self { network, container, ifname } = self;
+        let prefix = self.nft_comment_prefix();
+        let mut comment =
+            format!("{prefix}, net: {network}, if: {ifname}, id: {container}").replace('"', "").into_bytes();
+        comment.truncate(NFT_COMMENT_MAX);
+        comment
+    }
+
+    /// The part of the spoof check's names that tells owners apart: `CONTAINER-IFNAME`.
+    /// The network is not part of it: an interface name is unique in a container.
+    pub fn spoof_check_id(&self) -> String {
+        format!("{}-{}", self.container, self.ifname)
+    }
+}
+
+/// The first `digits` hex digits of the SHA-512 of the joined parts.
+fn hash(parts: &[&str], digits: usize) -> String {
+    let mut sha = Sha512::new();
+    for part in parts {
+        sha.update(part.as_bytes());
+    }
+    let mut hex = String::with_capacity(digits + 1);
+    for byte in sha.finalize().iter().take(digits.div_ceil(2)) {
+        // Writing to a String does not fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex.truncate(digits);
+    hex
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(network: &str, container: &str, ifname: &str) -> Owner {
+        Owner {
+            network: network.parse().unwrap(),
+            container: container.parse().unwrap(),
+            ifname: ifname.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn iptables_chains_are_the_references() {
+        for (network, container, chain) in [
+            ("test", "1234", "CNI-2bbe0c48b91a7d1b8a6753a8"),
+            ("brnet", "ctr1", "CNI-2fbf118d4cafd020f013271b"),
+            (
+                "rkt.kubernetes.io",
+                "328287949eb4d4483a3a8035d65cc326417ae7384270844e59c2f4e963d87e18",
+                "CNI-25df152800e33f7b16fc085a",
+            ),
+        ] {
+            assert_eq!(owner(network, container, "eth0").iptables_chain(), chain);
+        }
+    }
+
+    #[test]
+    fn nft_comments_are_the_references() {
+        let one = owner("brnet", "ctr1", "eth0");
+        assert_eq!(one.nft_comment_prefix(), "bb82bb83e4c2720d-7883a6f9ce71eedb");
+        assert_eq!(one.nft_comment(), b"bb82bb83e4c2720d-7883a6f9ce71eedb, net: brnet, if: eth0, id: ctr1");
+        assert_eq!(owner("unit-test", "one", "eth0").nft_comment_prefix(), "6fd94d501e58f0aa-287fc69eff0574a2");
+    }
+
+    #[test]
+    fn a_long_nft_comment_is_cut_at_128_bytes() {
+        let long = owner("n", &"c".repeat(200), "e\"0");
+        let comment = String::from_utf8(long.nft_comment()).unwrap();
+        assert_eq!(comment.len(), 128);
+        assert!(comment.ends_with("ccc") && comment.contains(", net: n, if: e0, id: ccc"), "{comment}");
+    }
+
+    #[test]
+    fn spoof_check_ids() {
+        assert_eq!(owner("brnet", "ctr1", "eth0").spoof_check_id(), "ctr1-eth0");
+    }
+}

@@ -1,0 +1,144 @@
+//! `macspoofchk`: frames that come from the pod with another source address than its own are dropped,
+//! where they enter the bridge.
+//!
+//! ```text
+//! table bridge nat {
+//!     chain PREROUTING { type filter hook prerouting priority dstnat; policy accept;
+//!         iifname "HOST VETH" jump cni-br-iface-ID-IFNAME }
+//!     chain cni-br-iface-ID-IFNAME { jump cni-br-iface-ID-IFNAME-mac }
+//!     chain cni-br-iface-ID-IFNAME-mac { ether saddr MAC return; drop }
+//! }
+//! ```
+//!
+//! Every rule has the comment `macspoofchk-ID-IFNAME`, by which it is found again: the link may be gone
+//! when DEL runs. Table and PREROUTING are shared with other pods and with ebtables, and stay.
+
+use libcni::types::Mac;
+
+use crate::error::Error;
+use crate::nft::{
+    Batch, Chain, Expression, Family, Hook, InetHookNumber, Nft, Rule, Table, Verdict, ether_source, iifname,
+};
+use crate::owner::Owner;
+
+const TABLE: Table = Table { family: Family::Bridge, name: "nat" };
+const PREROUTING: Chain<'static> = TABLE.chain("PREROUTING");
+
+/// Priority `dstnat` of the bridge (`NF_BR_PRI_NAT_DST_BRIDGED`).
+const HOOK: Hook = Hook { kind: "filter", at: InetHookNumber::PreRouting, priority: -300 };
+
+/// The names of one owner's objects.
+struct Names {
+    iface: String,
+    mac: String,
+    comment: String,
+}
+
+impl Names {
+    fn of(owner: &Owner) -> Self {
+        let id = owner.spoof_check_id();
+        Self {
+            iface: format!("cni-br-iface-{id}"),
+            mac: format!("cni-br-iface-{id}-mac"),
+            comment: format!("macspoofchk-{id}"),
+        }
+    }
+
+    fn iface(&self) -> Chain<'_> {
+        TABLE.chain(&self.iface)
+    }
+
+    fn mac(&self) -> Chain<'_> {
+        TABLE.chain(&self.mac)
+    }
+
+    /// The rules by which frames from `host_veth` come to the private chain.
+    fn owns(&self, rule: &Rule) -> bool {
+        rule.comment() == Some(self.comment.as_bytes())
+    }
+
+    /// Every rule, in order, with the chain it is in.
+    fn rules(&self, host_veth: &str, mac: Mac) -> [(Chain<'_>, Vec<Expression>); 4] {
+        let jump = |chain: &str| Expression::Verdict(Verdict::Jump(chain.to_owned()));
+        let [load_name, is_veth] = iifname(host_veth);
+        let [load_source, is_own] = ether_source(mac);
+        [
+            (PREROUTING, vec![load_name, is_veth, jump(&self.iface)]),
+            (self.iface(), vec![jump(&self.mac)]),
+            (self.mac(), vec![load_source, is_own, Expression::Verdict(Verdict::Return)]),
+            (self.mac(), vec![Expression::Verdict(Verdict::Drop)]),
+        ]
+    }
+}
+
+/// Lets only frames with the source address `mac` in through `host_veth`, the host's end of the pod's
+/// link. What an earlier ADD of the same owner left is replaced.
+pub fn add(owner: &Owner, host_veth: &str, mac: Mac) -> Result<(), Error> {
+    let names = Names::of(owner);
+    Nft::open()?.settle(|nft| {
+        let mut batch = Batch::default();
+        batch.ensure_table(TABLE, None);
+        if !nft.has_chain(PREROUTING)? {
+            batch.create_chain(PREROUTING, Some(HOOK), None);
+        }
+        if nft.has_chain(names.iface())? {
+            remove_jumps(nft, &names, &mut batch)?;
+        }
+        for chain in [names.iface(), names.mac()] {
+            if nft.has_chain(chain)? {
+                batch.flush_chain(chain);
+            } else {
+                batch.create_chain(chain, None, None);
+            }
+        }
+        for (chain, expressions) in names.rules(host_veth, mac) {
+            batch.append_rule(chain, expressions, Some(names.comment.as_bytes()));
+        }
+        Ok(batch)
+    })
+}
+
+/// Removes the owner's rules and chains. What is gone already is fine, and so is a kernel without nf_tables.
+pub fn remove(owner: &Owner) -> Result<(), Error> {
+    let names = Names::of(owner);
+    let removed = Nft::open().and_then(|mut nft| {
+        nft.settle(|nft| {
+            let mut batch = Batch::default();
+            remove_jumps(nft, &names, &mut batch)?;
+            // In this order: a chain can go when nothing jumps to it any more.
+            for chain in [names.iface(), names.mac()] {
+                if nft.has_chain(chain)? {
+                    batch.remove_chain(chain);
+                }
+            }
+            Ok(batch)
+        })
+    });
+    removed.or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(()) })
+}
+
+fn remove_jumps(nft: &mut Nft, names: &Names, batch: &mut Batch) -> Result<(), Error> {
+    for rule in nft.rules(PREROUTING)? {
+        if names.owns(&rule) {
+            batch.remove_rule(PREROUTING, rule.handle());
+        }
+    }
+    Ok(())
+}
+
+/// Compares the rules with what [`add`] makes.
+pub fn check(owner: &Owner, host_veth: &str, mac: Mac) -> Result<(), Error> {
+    let names = Names::of(owner);
+    let wanted = names.rules(host_veth, mac);
+    let mut nft = Nft::open()?;
+    for chain in [PREROUTING, names.iface(), names.mac()] {
+        let present: Vec<_> = nft.rules(chain)?.iter().filter(|rule| names.owns(rule)).map(Rule::expressions).collect();
+        let mut expected = wanted.iter().filter(|(of, _)| *of == chain).map(|(_, expressions)| expressions);
+        // Not equality: the reference leaves a second jump where ADD was repeated.
+        if !expected.all(|rule| present.contains(rule)) {
+            let doing = format!("check the spoof check of container {}", owner.container);
+            return Err(Error::other(doing, format!("the rules of {chain} are not those for {host_veth} and {mac}")));
+        }
+    }
+    Ok(())
+}

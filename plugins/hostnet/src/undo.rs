@@ -1,0 +1,75 @@
+//! The steps that take back what an ADD has done so far. They run in reverse when the [`Undo`] is dropped, so that
+//! every `?` on the way leaves the node as it was, and do not run once the ADD has kept them.
+
+use std::fmt;
+
+type Step = Box<dyn FnOnce() -> Result<(), String>>;
+
+/// Steps to take back, the last first.
+#[derive(Default)]
+#[must_use = "dropped at once, it undoes at once"]
+pub struct Undo {
+    steps: Vec<(String, Step)>,
+}
+
+impl Undo {
+    /// Nothing to take back yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a step. `what` says what it does (`remove the veth pair`); a failure is written to stderr, since
+    /// the error that led here is the one to report.
+    pub fn push<E: fmt::Display>(&mut self, what: impl Into<String>, step: impl FnOnce() -> Result<(), E> + 'static) {
+        self.steps.push((what.into(), Box::new(|| step().map_err(|error| error.to_string()))));
+    }
+
+    /// All went well: what was done stays.
+    pub fn keep(mut self) {
+        self.steps.clear();
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        while let Some((what, step)) = self.steps.pop() {
+            if let Err(error) = step() {
+                eprintln!("undo: {what}: {error}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    fn steps(log: &Rc<RefCell<Vec<u32>>>) -> Undo {
+        let mut undo = Undo::new();
+        for step in 1..=3 {
+            let log = log.clone();
+            undo.push("note the step", move || {
+                log.borrow_mut().push(step);
+                if step == 2 { Err("refused") } else { Ok(()) }
+            });
+        }
+        undo
+    }
+
+    #[test]
+    fn reverse_order_and_past_failures() {
+        let log = Rc::default();
+        drop(steps(&log));
+        assert_eq!(*log.borrow(), [3, 2, 1]);
+    }
+
+    #[test]
+    fn kept() {
+        let log = Rc::default();
+        steps(&log).keep();
+        assert!(log.borrow().is_empty());
+    }
+}

@@ -1,0 +1,125 @@
+//! Veth pairs between the host and a pod. A pair is made by one message that carries names, namespace, MTU, address
+//! and bridge of both ends: there is no moment at which a half-made one can be seen, and nothing to rename or move.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use libcni::types::Mac;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+use sha2::{Digest, Sha512};
+
+use crate::error::{Error, Result};
+use crate::link::{self, Link};
+use crate::netlink::Netlink;
+use crate::owner::Owner;
+use crate::sysctl;
+
+/// What a pair shall be.
+#[derive(Clone, Debug)]
+pub struct VethConf<'a, I> {
+    /// The name of the pod's end.
+    pub pod_name: &'a str,
+    /// Names for the host's end; the first one that is free is taken ([`host_names`]).
+    pub host_names: I,
+    /// The address of the pod's end; `None` for a random one.
+    pub mac: Option<Mac>,
+    /// The MTU of both ends in bytes; `None` for the kernel's default.
+    pub mtu: Option<u32>,
+    /// The index of the bridge that the host's end becomes a port of.
+    pub master: Option<u32>,
+}
+
+/// A pair, both ends down.
+#[derive(Clone, Debug)]
+pub struct Veth {
+    /// The host's end.
+    pub host: Link,
+    /// The pod's end.
+    pub pod: Link,
+}
+
+/// Creates a pair. Both ends are down: the kernel refuses to create a peer that is up, and the host's end must refuse
+/// router advertisements before it is up, which is seen to here.
+///
+/// # Errors
+/// `container interface "eth0" already exists in …`, no free host name, or the kernel's refusal.
+pub fn create<I>(host: &mut Netlink, pod: &mut Netlink, conf: &VethConf<'_, I>) -> Result<Veth>
+where
+    I: IntoIterator<Item = String> + Clone,
+{
+    let doing = || format!("create veth pair {}", conf.pod_name);
+    for name in conf.host_names.clone() {
+        let request = message(pod, conf, &name);
+        match host.socket.request(RouteNetlinkMessage::NewLink(request), NLM_F_CREATE | NLM_F_EXCL) {
+            Ok(()) => return look_up(host, pod, &name, conf.pod_name),
+            // The kernel does not say which of the two names is taken.
+            Err(failure) if failure.errno() == Some(libc::EEXIST) => {
+                if link::get(pod, conf.pod_name)?.is_some() {
+                    let what = format!("container interface {:?} already exists in {}", conf.pod_name, pod.netns());
+                    return Err(Error::os(what, libc::EEXIST));
+                }
+            }
+            Err(failure) => return Err(failure.doing(doing())),
+        }
+    }
+    Err(Error::other(doing(), "no name is free for the host's end"))
+}
+
+fn message<I>(pod: &Netlink, conf: &VethConf<'_, I>, host_name: &str) -> LinkMessage {
+    let mut peer = LinkMessage::default();
+    peer.attributes.push(LinkAttribute::IfName(conf.pod_name.to_owned()));
+    peer.attributes.push(LinkAttribute::NetNsFd(pod.netns().as_fd().as_raw_fd()));
+    peer.attributes.extend(conf.mac.map(|mac| LinkAttribute::Address(mac.bytes().to_vec())));
+    peer.attributes.extend(conf.mtu.map(LinkAttribute::Mtu));
+
+    let mut host = LinkMessage::default();
+    host.attributes.push(LinkAttribute::IfName(host_name.to_owned()));
+    host.attributes.extend(conf.mtu.map(LinkAttribute::Mtu));
+    host.attributes.extend(conf.master.map(LinkAttribute::Controller));
+    host.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    host
+}
+
+fn look_up(host: &mut Netlink, pod: &mut Netlink, host_name: &str, pod_name: &str) -> Result<Veth> {
+    refuse_router_advertisements(host, host_name);
+    let gone = || Error::os(format!("create veth pair {pod_name}"), libc::ENODEV);
+    let ends = link::get(host, host_name).and_then(|host| Ok((host, link::get(pod, pod_name)?)));
+    match ends {
+        Ok((Some(host), Some(pod))) => Ok(Veth { host, pod }),
+        other => {
+            // Nobody else knows of the pair yet: it cannot stay.
+            link::remove(host, host_name)?;
+            Err(other.err().unwrap_or_else(gone))
+        }
+    }
+}
+
+/// Keeps a host-side interface from taking addresses and routes from what a pod sends (CVE-2020-10749). It must be
+/// down still. Without IPv6, or with an MTU too small for it, there is nothing to refuse; a `/proc/sys` that
+/// cannot be written (plugins in an unprivileged container) does not keep a pod from its network, as with the reference.
+pub(crate) fn refuse_router_advertisements(host: &Netlink, name: &str) {
+    match sysctl::set(host, &format!("net/ipv6/conf/{name}/accept_ra"), "0") {
+        Err(error) if !error.is_not_found() => eprintln!("{name} may accept router advertisements: {error}"),
+        _ => {}
+    }
+}
+
+/// Names for the host's end: `veth` and 8 hex digits, as the reference's, but derived from the owner, so that an
+/// operator and a repeated ADD come to the same name. Ten of them.
+pub fn host_names(owner: &Owner) -> impl Iterator<Item = String> + Clone + use<> {
+    let base = Sha512::new()
+        .chain_update(owner.network.as_str())
+        .chain_update([0])
+        .chain_update(owner.container.as_str())
+        .chain_update([0])
+        .chain_update(owner.ifname.as_str());
+    (0u8..10).map(move |attempt| {
+        let hash = base.clone().chain_update([0, attempt]).finalize();
+        let digits = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>();
+        format!("veth{digits}")
+    })
+}
