@@ -18,9 +18,22 @@ pub const REFERENCE: &str = "PODWIRE_REFERENCE_DIR";
 
 const DEBIAN: &str = "/usr/lib/cni";
 
+static BUILT: OnceLock<PathBuf> = OnceLock::new();
+
+/// Builds the binaries for this process now; later [`directory`] says where they are. [`OURS`] goes before it.
+///
+/// # Errors
+/// When the build fails.
+pub fn build(profile: &str, triple: Option<&str>) -> Result<PathBuf, String> {
+    if env::var_os(OURS).is_none() {
+        let built = collect(profile, triple)?;
+        BUILT.get_or_init(|| built);
+    }
+    Ok(directory())
+}
+
 /// A directory with our binaries and nothing else: what [`OURS`] names, else built now (once a process).
 pub fn directory() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
     if let Some(named) = env::var_os(OURS) {
         return named.into();
     }
@@ -33,6 +46,12 @@ pub fn reference_directory() -> PathBuf {
     let directory = env::var_os(REFERENCE).map_or_else(|| DEBIAN.into(), PathBuf::from);
     assert!(directory.is_dir(), "no reference plugins in {} (`cargo xtask test` installs them)", directory.display());
     directory
+}
+
+/// The directory of the root Cargo.toml, where the tests were built.
+pub fn root() -> &'static Path {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests)
 }
 
 /// The workspace: what to build, and where cargo puts it.
@@ -52,7 +71,7 @@ impl Workspace {
     /// # Errors
     /// When cargo does not run or prints something else.
     pub fn read() -> Result<Self, String> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the tests package has no parent")?;
+        let root = root();
         let mut command = cargo(root);
         let output = command.args(["metadata", "--no-deps", "--format-version=1"]).stderr(Stdio::inherit()).output();
         let output = output.map_err(|e| format!("run cargo metadata: {e}"))?;

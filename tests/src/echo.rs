@@ -5,11 +5,15 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::namespace::Namespace;
 
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer may take. A link that has just come up may lose what is sent in its first second or two, while
+/// the kernel looks for duplicates of its addresses.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// UDP is sent again as often.
+const REPEAT: Duration = Duration::from_millis(250);
 
 /// A UDP and TCP server on one port, both families, until dropped.
 #[derive(Debug)]
@@ -92,11 +96,18 @@ fn ask_udp(there: SocketAddr) -> std::io::Result<String> {
     let any: IpAddr = if there.is_ipv4() { [0, 0, 0, 0].into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(there)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.send(b"?")?;
+    socket.set_read_timeout(Some(REPEAT))?;
+    let end = Instant::now() + PATIENCE;
     let mut buffer = [0; 64];
-    let length = socket.recv(&mut buffer)?;
-    Ok(String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned())
+    loop {
+        // An error may be an earlier packet's, brought back by ICMP.
+        match socket.send(b"?").and_then(|_| socket.recv(&mut buffer)) {
+            Ok(length) => return Ok(String::from_utf8_lossy(&buffer[..length]).into_owned()),
+            Err(_) if Instant::now() < end => std::thread::sleep(Duration::from_millis(10)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn ask_tcp(there: SocketAddr) -> std::io::Result<String> {

@@ -1,7 +1,8 @@
 //! A host: what a node is to a plugin. Its own network, its own /run and its own /var/lib/cni.
 
-use std::fs;
+use std::fs::{self, File};
 use std::ops::Deref;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
@@ -31,12 +32,15 @@ impl Host {
         let store = directory.path().join("cni");
         fs::create_dir(&store).expect("make the store");
         let namespace = Namespace::create(|| {
-            provide_directory(Path::new(STORE));
+            // Held open: it may lie below a directory that is covered now.
+            let held = File::open(&store).expect("open the store");
             let none: Option<&str> = None;
-            mount(Some(&store), STORE, none, MsFlags::MS_BIND, none).expect("put the store on /var/lib/cni");
             mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755")).expect("mount /run");
             fs::create_dir_all("/run/netns").expect("make /run/netns");
             fs::create_dir_all("/run/lock").expect("make /run/lock");
+            provide_directory(Path::new(STORE), Path::new("/run/lab-layer"));
+            let held = format!("/proc/thread-self/fd/{}", held.as_raw_fd());
+            mount(Some(held.as_str()), STORE, none, MsFlags::MS_BIND, none).expect("put the store on /var/lib/cni");
         });
         Self { namespace, directory }
     }
@@ -94,16 +98,15 @@ impl Deref for Host {
 }
 
 /// A directory to mount something on. Where it cannot be made (an ordinary user), its parent is laid out once more in
-/// memory, with the same entries and this one more.
-fn provide_directory(path: &Path) {
+/// `layer`, a directory in memory, with the same entries and this one more. Nobody may ever clear `layer` by walking it:
+/// the entries are the machine's own.
+fn provide_directory(path: &Path, layer: &Path) {
     let parent = path.parent().expect("a path with a parent");
-    if path.is_dir() || (parent.is_dir() && fs::create_dir(path).is_ok()) {
+    if path.is_dir() || fs::create_dir(path).is_ok() {
         return;
     }
     let none: Option<&str> = None;
-    let layer = tempfile::tempdir().expect("make a temporary directory");
-    let layer = layer.path();
-    mount(Some("tmpfs"), layer, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).expect("mount a tmpfs");
+    fs::create_dir(layer).unwrap_or_else(|e| panic!("make {}: {e}", layer.display()));
     for entry in fs::read_dir(parent).unwrap_or_else(|e| panic!("read {}: {e}", parent.display())).flatten() {
         let place = layer.join(entry.file_name());
         match entry.file_type() {

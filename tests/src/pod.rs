@@ -65,7 +65,7 @@ impl Pod {
     }
 
     /// Asks an echo server over UDP and TCP which source address it sees; panics when the two differ.
-    /// Err when there was no answer within two seconds.
+    /// Err when there was no answer within four seconds.
     pub fn asks(&self, address: &str, echo: &Echo) -> Result<IpAddr, String> {
         let address: IpAddr = address.parse().unwrap_or_else(|e| panic!("address {address}: {e}"));
         self.enter(|| echo::ask(address, echo.port()))

@@ -1,8 +1,9 @@
 //! What there is, as text that can be compared: taken before ADD and after DEL, the two must be equal.
 //!
 //! Left out is what changes by itself (counters, timers, handles, neighbour entries, carrier, link-local addresses) and
-//! what stays by contract: tables and chains that iptables itself makes on first use and never removes, and host-local's
-//! `lock` and `last_reserved_ip.*`, which say where to go on and not who has what.
+//! what stays by contract: tables and chains that iptables itself makes on first use and never removes, the frame of the
+//! nftables masquerade (all but the rules in `masq_checks`), and host-local's `lock` and `last_reserved_ip.*`, which say
+//! where to go on and not who has what.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -148,7 +149,7 @@ impl State {
         objects.retain(|object| object.get("metainfo").is_none());
         let of_iptables: Vec<bool> = objects.iter().map(|object| is_left_by_iptables(object, &objects)).collect();
         for (mut object, skip) in objects.into_iter().zip(of_iptables) {
-            if !skip {
+            if !skip && !is_masquerade_frame(&object) {
                 forget_counters(&mut object);
                 self.add("nft", None, object.to_string());
             }
@@ -290,6 +291,14 @@ fn is_left_by_iptables(object: &Value, all: &[Value]) -> bool {
         }
     });
     of_iptables(family) && TABLES.iter().any(|name| table == name) && !used
+}
+
+/// The table and chains of the nftables masquerade, and the rules that are the same for every pod.
+fn is_masquerade_frame(object: &Value) -> bool {
+    const TABLE: &str = "cni_plugins_masquerade";
+    let of_chain = object.get("chain").is_some_and(|chain| chain["table"] == TABLE);
+    let of_rule = object.get("rule").is_some_and(|rule| rule["table"] == TABLE && rule["chain"] != "masq_checks");
+    object.get("table").is_some_and(|table| table["name"] == TABLE) || of_chain || of_rule
 }
 
 fn forget_counters(value: &mut Value) {

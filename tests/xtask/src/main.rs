@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use lexopt::prelude::*;
 
 mod debian;
+mod demo;
 mod install;
 mod suite;
+mod superuser;
 mod toolchain;
 mod vm;
 
@@ -54,6 +56,7 @@ fn run() -> Result<bool, String> {
         }
     }
     match task.as_deref() {
+        Some("demo") => demo::run(),
         Some("install") => install::run(&directory).map(|()| true),
         Some("test") => suite::run(&suite::Options { release, vm, filters }),
         Some(other) => Err(format!("no task {other:?}\n{HELP}")),
