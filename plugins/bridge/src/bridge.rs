@@ -18,7 +18,7 @@ use crate::conf::Conf;
 
 /// The bridge, up and of the kind the configuration asks for.
 pub fn ensure(host: &mut Netlink, conf: &Conf, undo: &mut Undo<'_>) -> Result<Link, Error> {
-    let wanted = BridgeConf { name: &conf.bridge, mtu: conf.mtu, vlan_filtering: conf.vlan_filtering() };
+    let wanted = BridgeConf { name: conf.bridge.as_str(), mtu: conf.mtu, vlan_filtering: conf.vlan_filtering() };
     let (bridge, created) = bridge::ensure(host, &wanted)?;
     if created {
         let name = bridge.name.clone();
@@ -27,7 +27,6 @@ pub fn ensure(host: &mut Netlink, conf: &Conf, undo: &mut Undo<'_>) -> Result<Li
     if conf.promiscuous {
         link::set_promisc(host, bridge.index, true)?;
     }
-    link::set_up(host, bridge.index)?;
     Ok(bridge)
 }
 
@@ -35,7 +34,7 @@ pub fn ensure(host: &mut Netlink, conf: &Conf, undo: &mut Undo<'_>) -> Result<Li
 pub fn status(conf: &Conf) -> Result<(), libcni::Error> {
     let mut host = Netlink::open()?;
     match link::get(&mut host, conf.bridge.as_str())? {
-        Some(found) if found.kind.as_deref() != Some("bridge") => {
+        Some(found) if !found.is_kind("bridge") => {
             let msg = format!("{:?} already exists but is not a bridge", found.name);
             Err(libcni::Error::new(Code::NOT_AVAILABLE, msg))
         }

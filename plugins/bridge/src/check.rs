@@ -3,16 +3,16 @@
 //! The bridge's own MAC is not compared. The reference compares it and leaves it to follow the ports, so that
 //! one pod's ADD makes another pod's CHECK fail (its defect 2), and nothing of the pod depends on it.
 
+use hostnet::bridge::{Port, vlans};
 use hostnet::link::{self, Link};
-use hostnet::netlink::Netlink;
-use hostnet::owner::Owner;
-use hostnet::{addr, endpoint, masquerade, spoof_check};
+use hostnet::{Netlink, Owner, addr, endpoint, masquerade, spoof_check};
 use libcni::Error;
 use libcni::plugin::Request;
-use libcni::types::{Interface, Success};
+use libcni::types::{Interface, IpConfig, Success};
 
 use crate::conf::Conf;
 use crate::lease;
+use crate::port::NATIVE_VLAN;
 
 /// Compares everything but the lease, which is the IPAM plugin's to judge.
 pub fn attachment(req: &Request<Conf>) -> Result<(), Error> {
@@ -23,7 +23,8 @@ pub fn attachment(req: &Request<Conf>) -> Result<(), Error> {
     let bridge = bridge(&mut host, conf, &result)?;
     let in_pod = in_pod(&mut pod, req, listed)?;
     let port = port(&mut host, req, &bridge, &in_pod, &result)?;
-    endpoint::check(&mut pod, req.ifname(), &result, index)?;
+    let ips: Vec<_> = result.ips.iter().filter(|ip| is_of(ip, index)).cloned().collect();
+    endpoint::check(&mut pod, req.ifname().as_str(), &ips, &result.routes)?;
     if conf.gateway && req.ipam().is_some() {
         gateway(&mut host, conf, &bridge, &result)?;
     }
@@ -37,6 +38,11 @@ pub fn attachment(req: &Request<Conf>) -> Result<(), Error> {
         spoof_check::check(&owner, &port.name, mac)?;
     }
     Ok(())
+}
+
+/// Addresses of other interfaces are those of plugins chained after us.
+fn is_of(ip: &IpConfig, interface: usize) -> bool {
+    ip.interface.is_none_or(|index| usize::try_from(index) == Ok(interface))
 }
 
 /// The pod's interface in `prevResult`, with its place there.
@@ -60,10 +66,12 @@ fn listed_in_pod<'a>(req: &Request<Conf>, result: &'a Success) -> Result<(usize,
 fn bridge(host: &mut Netlink, conf: &Conf, result: &Success) -> Result<Link, Error> {
     let name = conf.bridge.as_str();
     if !result.interfaces.iter().any(|listed| listed.name == name && listed.sandbox.is_empty()) {
-        return Err(Error::internal(format!("CNI created bridge {name} in host namespace was not found in prevResult")));
+        return Err(Error::internal(format!(
+            "CNI created bridge {name} in host namespace was not found in prevResult"
+        )));
     }
     let link = link::get(host, name)?.ok_or_else(|| Error::internal(format!("Interface name {name} not found")))?;
-    if link.kind.as_deref() != Some("bridge") {
+    if !link.is_kind("bridge") {
         return Err(Error::internal(format!("Interface {name} does not have link type of bridge")));
     }
     if !link.up {
@@ -81,7 +89,7 @@ fn in_pod(pod: &mut Netlink, req: &Request<Conf>, listed: &Interface) -> Result<
     let name = req.ifname().as_str();
     let link = link::get(pod, name)?
         .ok_or_else(|| Error::internal(format!("Cannot find container link {name} in {}", listed.sandbox)))?;
-    if link.kind.as_deref() != Some("veth") {
+    if !link.is_kind("veth") {
         return Err(Error::internal(format!("Error: Container interface {name} not of type veth")));
     }
     let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
@@ -119,8 +127,28 @@ fn port(
     if !listed.mac.is_empty() && !listed.mac.eq_ignore_ascii_case(&mac) {
         return Err(missing(&format!("Interface {} Mac doesn't match: {mac} not found", port.name)));
     }
-    port_options(host, req.conf(), &port)?;
+    let wanted = Port { hairpin: req.conf().hairpin, isolated: req.conf().isolated };
+    if port.port.is_some_and(|found| found != wanted) {
+        return Err(Error::internal(format!("Bridge port {} is {:?}, configured is {wanted:?}", port.name, port.port)));
+    }
+    check_vlans(host, req.conf(), &port)?;
     Ok(port)
+}
+
+/// Every VLAN that ADD gave the port is still its own.
+fn check_vlans(host: &mut Netlink, conf: &Conf, port: &Link) -> Result<(), Error> {
+    if !conf.has_port_vlans() {
+        return Ok(());
+    }
+    let found = vlans(host, port.index)?;
+    let has =
+        |vid: u16, own: bool| found.iter().any(|vlan| vlan.vid == vid && vlan.pvid == own && vlan.untagged == own);
+    let own = conf.vlan.unwrap_or(NATIVE_VLAN);
+    let trunk = conf.trunk.iter().flatten().flat_map(Clone::clone);
+    match [(own, true)].into_iter().chain(trunk.map(|vid| (vid, false))).find(|(vid, own)| !has(*vid, *own)) {
+        Some((vid, _)) => Err(Error::internal(format!("Bridge port {} has lost VLAN {vid}", port.name))),
+        None => Ok(()),
+    }
 }
 
 fn gateway(host: &mut Netlink, conf: &Conf, bridge: &Link, result: &Success) -> Result<(), Error> {

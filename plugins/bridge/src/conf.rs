@@ -1,6 +1,7 @@
 //! The keys of bridge: what may be written ([`Raw`]), and what it means once it is known to be valid ([`Conf`]).
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use libcni::plugin::{self, Command, Environment};
 use libcni::types::{Code, Error, IfName, Mac};
@@ -91,7 +92,7 @@ pub struct Conf {
     /// The port's own VLAN.
     pub vlan: Option<u16>,
     /// Tagged VLANs of the port, without its own; `None` where the key is not written.
-    pub trunk: Option<Vec<u16>>,
+    pub trunk: Option<Vec<RangeInclusive<u16>>>,
     /// The VLAN a port has by default stays.
     pub preserve_default_vlan: bool,
     /// Frames with another source address than the pod's are dropped.
@@ -188,7 +189,7 @@ fn vlan_id(id: i64) -> Result<Option<u16>, Error> {
 
 /// The union of all entries, in order. The port's own VLAN is not tagged: listing it must not take away that
 /// it is the port's own (the reference's defect 14).
-fn trunk(entries: &[RawTrunk], vlan: Option<u16>) -> Result<Vec<u16>, Error> {
+fn trunk(entries: &[RawTrunk], vlan: Option<u16>) -> Result<Vec<RangeInclusive<u16>>, Error> {
     let mut ids = BTreeSet::new();
     for entry in entries {
         match (entry.min_id, entry.max_id) {
@@ -214,13 +215,26 @@ fn trunk(entries: &[RawTrunk], vlan: Option<u16>) -> Result<Vec<u16>, Error> {
     if let Some(vlan) = vlan {
         ids.remove(&vlan);
     }
-    Ok(ids.into_iter().collect())
+    Ok(ranges(ids))
+}
+
+/// Neighbours joined: the kernel takes ranges, and a trunk can have four thousand members.
+fn ranges(ids: BTreeSet<u16>) -> Vec<RangeInclusive<u16>> {
+    let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
+    for id in ids {
+        match ranges.last_mut() {
+            Some(last) if last.end().checked_add(1) == Some(id) => *last = *last.start()..=id,
+            _ => ranges.push(id..=id),
+        }
+    }
+    ranges
 }
 
 fn trunk_id(key: &str, id: i64) -> Result<u16, Error> {
-    u16::try_from(id).ok().filter(|_| (1..=VLAN_MAX).contains(&id)).ok_or_else(|| {
-        refuse(format!("incorrect trunk {key} parameter: {id} (must be between 1 and {VLAN_MAX})"))
-    })
+    u16::try_from(id)
+        .ok()
+        .filter(|_| (1..=VLAN_MAX).contains(&id))
+        .ok_or_else(|| refuse(format!("incorrect trunk {key} parameter: {id} (must be between 1 and {VLAN_MAX})")))
 }
 
 /// `runtimeConfig.mac` before `args.cni.mac` before `MAC` of `CNI_ARGS`. DEL needs none, so on DEL none is judged:
@@ -233,7 +247,13 @@ fn mac(raw: &Raw, env: &Environment) -> Result<Option<Mac>, Error> {
     args.only(&["MAC"])?;
     let said = |text: &&str| !text.is_empty();
     let of_args = args.get("MAC");
-    let Some(text) = raw.runtime_config.mac.as_deref().filter(said).or(raw.args.cni.mac.as_deref().filter(said)).or(of_args.filter(said))
+    let Some(text) = raw
+        .runtime_config
+        .mac
+        .as_deref()
+        .filter(said)
+        .or(raw.args.cni.mac.as_deref().filter(said))
+        .or(of_args.filter(said))
     else {
         return Ok(None);
     };
@@ -255,8 +275,9 @@ mod tests {
     /// The reference's table of trunks and of its nine errors (its words up to the colon).
     #[test]
     fn trunks() {
-        let union = trunk(&[entry(Some(10), Some(12), Some(5)), entry(None, None, Some(11)), entry(None, None, None)], None);
-        assert_eq!(union.unwrap(), [5, 10, 11, 12]);
+        let union =
+            trunk(&[entry(Some(10), Some(12), Some(5)), entry(None, None, Some(11)), entry(None, None, None)], None);
+        assert_eq!(union.unwrap(), [5..=5, 10..=12]);
         for (bad, msg) in [
             (entry(Some(10), None, None), "minID and maxID should be configured simultaneously, maxID is missing"),
             (entry(None, Some(10), None), "minID and maxID should be configured simultaneously, minID is missing"),
@@ -276,7 +297,7 @@ mod tests {
     /// Reference defect 14.
     #[test]
     fn a_ports_own_vlan_stays_its_own_when_it_is_in_the_trunk() {
-        assert_eq!(trunk(&[entry(Some(99), Some(101), None)], Some(100)).unwrap(), [99, 101]);
+        assert_eq!(trunk(&[entry(Some(99), Some(101), None)], Some(100)).unwrap(), [99..=99, 101..=101]);
     }
 
     #[test]

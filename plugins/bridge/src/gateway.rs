@@ -49,12 +49,12 @@ fn create_vlan_interface(host: &mut Netlink, conf: &Conf, bridge: &Link, name: &
     let mut here = Netlink::open()?;
     let wanted = VethConf {
         pod_name: name,
-        host_names: &mut veth::names(&[conf.bridge.as_str(), name]),
+        host_names: veth::names(&[conf.bridge.as_str(), name]),
         mac: None,
         mtu: Some(bridge.mtu),
         master: Some(bridge.index),
     };
-    let pair = veth::create(host, &mut here, wanted)?;
+    let pair = veth::create(host, &mut here, &wanted)?;
     bridge::set_port(host, pair.host.index, &Port { hairpin: false, isolated: false })?;
     port::set_vlans(host, conf, pair.host.index)?;
     let _ = sysctl::set(host, &format!("net/ipv6/conf/{name}/accept_ra"), "0");

@@ -17,10 +17,7 @@ mod port;
 
 use std::process::ExitCode;
 
-use hostnet::netlink::Netlink;
-use hostnet::owner::Owner;
-use hostnet::undo::Undo;
-use hostnet::{endpoint, ipam, link, masquerade, spoof_check};
+use hostnet::{Netlink, Owner, Undo, endpoint, ipam, link, masquerade, spoof_check};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::{Error, Success};
 
@@ -44,8 +41,9 @@ impl Plugin for Bridge {
             let lease = ipam::add(req, ipam, &mut undo)?;
             lease::complete(conf, lease, &mut result);
             port::prepare_addresses(&mut pod, req);
-            endpoint::configure(&mut pod, req.ifname(), &result, port::POD, conf.duplicate_address_detection)?;
-            gateway::ensure(&mut host, conf, &bridge, &mut result, &mut undo)?;
+            let dad = endpoint::Options { dad: conf.duplicate_address_detection };
+            endpoint::configure(&mut pod, req.ifname().as_str(), port::POD, &result.ips, &result.routes, dad)?;
+            gateway::ensure(&mut host, conf, &bridge, &mut result)?;
             if conf.masquerade {
                 let addrs = lease::addresses(&result);
                 undo.push("remove the masquerade rules", || masquerade::remove(&owner, &[]));

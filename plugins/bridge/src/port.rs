@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hostnet::bridge::Port;
+use hostnet::bridge::{Port, add_vlans, remove_vlans, vlans};
 use hostnet::link::{self, Link};
 use hostnet::netlink::Netlink;
 use hostnet::netns::Netns;
@@ -24,7 +24,7 @@ pub const POD: usize = 2;
 const UP_WITHIN: Duration = Duration::from_millis(2550);
 
 /// The VLAN a tagged port speaks untagged where the configuration names none, as in the reference.
-const NATIVE_VLAN: u16 = 1;
+pub const NATIVE_VLAN: u16 = 1;
 
 /// Makes the pair and attaches it to the bridge, which is made if it is not there.
 pub fn attach(
@@ -38,16 +38,16 @@ pub fn attach(
     let joining = bridge::joining()?;
     let bridge = bridge::ensure(host, conf, undo)?;
     let wanted = VethConf {
-        pod_name: req.ifname(),
-        host_names: &mut veth::host_names(owner),
+        pod_name: req.ifname().as_str(),
+        host_names: veth::host_names(owner),
         mac: conf.mac,
         mtu: conf.mtu,
         master: Some(bridge.index),
     };
-    let veth = veth::create(host, pod, wanted)?;
+    let veth = veth::create(host, pod, &wanted)?;
     drop(joining);
     let name = veth.host.name.clone();
-    undo.push("remove the veth pair", move || link::remove(&mut Netlink::open()?, &name));
+    undo.push("remove the veth pair", move || link::remove(&mut Netlink::open()?, &name).map(drop));
 
     hostnet::bridge::set_port(host, veth.host.index, &Port { hairpin: conf.hairpin, isolated: conf.isolated })?;
     set_vlans(host, conf, veth.host.index)?;
@@ -66,10 +66,12 @@ pub fn set_vlans(host: &mut Netlink, conf: &Conf, index: u32) -> Result<(), Erro
         return Ok(());
     }
     if !conf.preserve_default_vlan {
-        hostnet::bridge::remove_vlans(host, index)?;
+        let default: Vec<_> = vlans(host, index)?.iter().map(|vlan| vlan.vid..=vlan.vid).collect();
+        remove_vlans(host, index, &default)?;
     }
-    hostnet::bridge::add_vlan(host, index, conf.vlan.unwrap_or(NATIVE_VLAN))?;
-    hostnet::bridge::add_trunk(host, index, conf.trunk.as_deref().unwrap_or_default())
+    let own = conf.vlan.unwrap_or(NATIVE_VLAN);
+    add_vlans(host, index, &[own..=own], true, true)?;
+    add_vlans(host, index, conf.trunk.as_deref().unwrap_or_default(), false, false)
 }
 
 /// The interfaces of the result, in the reference's order: bridge, host's end, pod's end.
@@ -104,7 +106,7 @@ pub fn prepare_addresses(pod: &mut Netlink, req: &Request<Conf>) {
 
 /// Waits until the bridge forwards for the port.
 pub fn wait_up(host: &mut Netlink, port: &Link) -> Result<(), Error> {
-    link::wait_up(host, port.index, UP_WITHIN)
+    link::wait_up(host, port.index, UP_WITHIN).map(drop)
 }
 
 /// Removes the pair, by its end in the pod. Gone already is fine, and so is a namespace that is gone: it took

@@ -24,7 +24,10 @@ pub fn add<'a, C>(req: &'a Request<C>, plugin: &'a str, undo: &mut Undo<'a>) -> 
     let is_ours = |addr| subnets.is_empty() || subnets.iter().any(|subnet| subnet.contains(addr));
     match lease.ips.iter().find(|ip| !is_ours(ip.address.addr())) {
         Some(foreign) => {
-            let msg = format!("IPAM plugin {plugin:?} returned {}, which is in no subnet of the configuration", foreign.address);
+            let msg = format!(
+                "IPAM plugin {plugin:?} returned {}, which is in no subnet of the configuration",
+                foreign.address
+            );
             let subnets: Vec<String> = subnets.iter().map(Cidr::to_string).collect();
             Err(Error::internal(msg).with_details(subnets.join(", ")))
         }
