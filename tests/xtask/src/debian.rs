@@ -7,7 +7,7 @@ pub const TOOLS: [&str; 7] =
     ["iptables", "nftables", "iproute2", "iputils-ping", "tcpdump", "conntrack", "containernetworking-plugins"];
 
 /// A machine with another kernel, for what this one lacks.
-pub const VM: [&str; 3] = ["qemu-system-x86", "busybox-static", "kmod"];
+pub const VM: [&str; 4] = ["qemu-system-x86", "busybox-static", "kmod", "xz-utils"];
 
 /// Those that are not installed.
 pub fn missing(packages: &[&str]) -> Vec<String> {
