@@ -8,6 +8,7 @@ pub mod delegate;
 mod find;
 mod invoke;
 mod pipes;
+mod version;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use find::find;
 pub use invoke::{Failure, Invocation};
+pub use version::versions;
 
 use crate::types::{Code, Error, Success, Version};
 
