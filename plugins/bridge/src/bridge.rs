@@ -9,9 +9,7 @@ use std::fs::File;
 
 use hostnet::bridge::BridgeConf;
 use hostnet::link::{self, Link};
-use hostnet::netlink::Netlink;
-use hostnet::undo::Undo;
-use hostnet::{Error, bridge};
+use hostnet::{Error, Netlink, Undo, bridge};
 use libcni::types::Code;
 
 use crate::conf::Conf;

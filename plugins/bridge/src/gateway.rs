@@ -3,9 +3,8 @@
 
 use hostnet::bridge::Port;
 use hostnet::link::{self, Link};
-use hostnet::netlink::Netlink;
 use hostnet::veth::{self, VethConf};
-use hostnet::{Error, addr, bridge, sysctl};
+use hostnet::{Error, Netlink, addr, bridge, sysctl};
 use libcni::types::{Cidr, Success};
 
 use crate::conf::Conf;

@@ -11,13 +11,14 @@
 mod bridge;
 mod check;
 mod conf;
+mod egress;
 mod gateway;
 mod lease;
 mod port;
 
 use std::process::ExitCode;
 
-use hostnet::{Netlink, Owner, Undo, endpoint, ipam, link, masquerade, spoof_check};
+use hostnet::{Netlink, Owner, Undo, endpoint, ipam, link, spoof_check};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::{Error, Success};
 
@@ -44,11 +45,7 @@ impl Plugin for Bridge {
             let dad = endpoint::Options { dad: conf.duplicate_address_detection };
             endpoint::configure(&mut pod, req.ifname().as_str(), port::POD, &result.ips, &result.routes, dad)?;
             gateway::ensure(&mut host, conf, &bridge, &mut result)?;
-            if conf.masquerade {
-                let addrs = lease::addresses(&result);
-                undo.push("remove the masquerade rules", || masquerade::remove(&owner, &[]));
-                masquerade::add(&owner, conf.masquerade_backend, &addrs)?;
-            }
+            egress::ensure(req, &owner, &result, &mut undo)?;
         } else if !conf.disable_container_interface {
             link::set_up(&mut pod, veth.pod.index)?;
         }
@@ -64,10 +61,10 @@ impl Plugin for Bridge {
 
     fn del(&self, req: &Request<Conf>) -> Result<(), Error> {
         let owner = Owner::of(req);
-        let (others, link) = port::remove(req);
+        let link = port::remove(req).map_err(Error::from);
         let lease = req.ipam().map_or(Ok(()), |ipam| ipam::del(req, ipam));
         let spoof_check = spoof_check::remove(&owner).map_err(Error::from);
-        let masquerade = masquerade::remove(&owner, &others).map_err(Error::from);
+        let masquerade = egress::remove(req, &owner).map_err(Error::from);
         Error::join([link, lease, spoof_check, masquerade].into_iter().filter_map(Result::err).collect())
     }
 

@@ -5,14 +5,10 @@ use std::time::Duration;
 
 use hostnet::bridge::{Port, add_vlans, remove_vlans, vlans};
 use hostnet::link::{self, Link};
-use hostnet::netlink::Netlink;
-use hostnet::netns::Netns;
-use hostnet::owner::Owner;
-use hostnet::undo::Undo;
 use hostnet::veth::{self, Veth, VethConf};
-use hostnet::{Error, addr, spoof_check, sysctl};
+use hostnet::{Error, Netlink, Netns, Owner, Undo, addr, spoof_check, sysctl};
 use libcni::plugin::Request;
-use libcni::types::{Interface, Mac, Success};
+use libcni::types::{Cidr, Interface, Mac, Success};
 
 use crate::bridge;
 use crate::conf::Conf;
@@ -110,18 +106,24 @@ pub fn wait_up(host: &mut Netlink, port: &Link) -> Result<(), Error> {
 }
 
 /// Removes the pair, by its end in the pod. Gone already is fine, and so is a namespace that is gone: it took
-/// the pair with it. Returns the addresses that other interfaces of the pod still hold, whatever went wrong.
-pub fn remove(req: &Request<Conf>) -> (Vec<IpAddr>, Result<(), libcni::Error>) {
-    let mut others = Vec::new();
-    let removed = remove_in(req, &mut others);
-    (others, removed.map_err(libcni::Error::from))
+/// the pair with it.
+pub fn remove(req: &Request<Conf>) -> Result<(), Error> {
+    match open_pod(req)? {
+        Some(mut pod) => link::remove(&mut pod, req.ifname().as_str()).map(drop),
+        None => Ok(()),
+    }
 }
 
-fn remove_in(req: &Request<Conf>, others: &mut Vec<IpAddr>) -> Result<(), Error> {
-    let Some(path) = req.netns_if_any() else { return Ok(()) };
-    let Some(netns) = Netns::get(path)? else { return Ok(()) };
-    let mut pod = Netlink::open_in(netns)?;
-    let removed = link::remove(&mut pod, req.ifname().as_str());
-    others.extend(addr::list_all(&mut pod)?.iter().map(|address| address.cidr.addr()));
-    removed.map(drop)
+/// The addresses in the pod that are not this attachment's: with iptables, the masquerade rules of a container's
+/// interfaces on one network share a chain. None where the pod is gone.
+pub fn addresses_but(req: &Request<Conf>, own: &[Cidr]) -> Vec<IpAddr> {
+    let Ok(Some(mut pod)) = open_pod(req) else { return Vec::new() };
+    let all = addr::list_all(&mut pod).unwrap_or_default();
+    let others = all.iter().map(|address| address.cidr.addr());
+    others.filter(|addr| own.iter().all(|own| own.addr() != *addr)).collect()
+}
+
+fn open_pod(req: &Request<Conf>) -> Result<Option<Netlink>, Error> {
+    let Some(path) = req.netns_if_any() else { return Ok(None) };
+    Netns::get(path)?.map(Netlink::open_in).transpose()
 }

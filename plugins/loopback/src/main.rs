@@ -6,10 +6,9 @@
 
 use std::process::ExitCode;
 
+use hostnet::addr::{self, Address};
 use hostnet::link::{self, Link};
-use hostnet::netlink::Netlink;
-use hostnet::netns::Netns;
-use hostnet::{addr, addr::Address};
+use hostnet::{Netlink, Netns};
 use libcni::plugin::{self, Plugin, Request};
 use libcni::types::{Interface, IpConfig};
 use libcni::{Error, Success};
