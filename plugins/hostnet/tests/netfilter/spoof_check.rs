@@ -1,9 +1,7 @@
 //! The MAC spoof check: the reference's rules, found by it and by us.
 
-mod lab;
-
+use super::lab::*;
 use hostnet::spoof_check;
-use lab::*;
 use libcni::types::Mac;
 
 /// What the reference's two transactions amount to.

@@ -1,9 +1,7 @@
 //! Masquerade rules of both backends: the reference's to the letter, found by it and by us.
 
-mod lab;
-
+use super::lab::*;
 use hostnet::masquerade::{self, Backend};
-use lab::*;
 
 const ADDRS: [&str; 2] = ["10.1.2.14/24", "2001:db8:1::e/64"];
 

@@ -1,6 +1,5 @@
 //! A network namespace for each test, and the programs that read back what was written: they know
 //! nothing of our code.
-#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses a part of this")]
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -145,4 +144,36 @@ pub fn with_pod<T>(test: impl FnOnce(&Path) -> T) -> T {
         drop(done);
         value
     })
+}
+
+/// Set in a process that [`in_process_with_programs`] started: its `PATH` begins with other programs.
+const INNER: &str = "PODWIRE_TEST_INNER";
+
+/// Runs the calling test once more, in a process of its own whose `PATH` begins with a directory that `fill` fills.
+/// Gives whether this is that process: the test goes on there, and is done here.
+pub fn in_process_with_programs(test: &str, fill: impl FnOnce(&Path)) -> bool {
+    if std::env::var_os(INNER).is_some() {
+        return true;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test])
+        .env(INNER, "1")
+        .env("PATH", format!("{}:{path}", dir.path().display()))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    false
+}
+
+/// A shell script as a program of this name.
+pub fn script(dir: &Path, name: &str, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let file = dir.join(name);
+    std::fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
