@@ -228,25 +228,32 @@ fn a_flushed_table_works_again_for_the_next_pod() {
 
 #[test]
 fn fifty_at_once() {
-    in_namespace(|| {
-        std::thread::scope(|scope| {
-            for pod in 0..50 {
-                scope.spawn(move || {
-                    let owner = owner("brnet", &format!("pod{pod}"), "eth0");
-                    let addrs = cidrs(&[&format!("10.1.2.{pod}/24")]);
-                    masquerade::add(&owner, Some(Backend::Nftables), &addrs).unwrap();
-                    masquerade::check(&owner, Some(Backend::Nftables), &addrs).unwrap();
-                    if pod % 2 == 0 {
-                        masquerade::remove(&owner, &[]).unwrap();
-                    }
-                });
+    for backend in [Backend::Nftables, Backend::Iptables] {
+        in_namespace(|| {
+            std::thread::scope(|scope| {
+                for pod in 0..50 {
+                    scope.spawn(move || {
+                        let owner = owner("brnet", &format!("pod{pod}"), "eth0");
+                        let addrs = cidrs(&[&format!("10.1.2.{pod}/24"), &format!("2001:db8::{pod}/64")]);
+                        masquerade::add(&owner, Some(backend), &addrs).unwrap();
+                        masquerade::check(&owner, Some(backend), &addrs).unwrap();
+                        if pod % 2 == 0 {
+                            masquerade::remove(&owner, &[]).unwrap();
+                        }
+                    });
+                }
+            });
+            if backend == Backend::Iptables {
+                let jumps = iptables_nat().iter().filter(|rule| rule.starts_with("-A POSTROUTING")).count();
+                assert_eq!((jumps, iptables_nat().len()), (50, 50 * 4));
+                return;
             }
+            let rules = nft_lines(&["list", "chain", "inet", "cni_plugins_masquerade", "masq_checks"]);
+            assert_eq!(rules.iter().filter(|line| line.contains("masquerade comment")).count(), 50);
+            let base = nft_lines(&["list", "chain", "inet", "cni_plugins_masquerade", "postrouting"]);
+            assert_eq!(base.iter().filter(|line| line.starts_with("goto")).count(), 1);
         });
-        let rules = nft_lines(&["list", "chain", "inet", "cni_plugins_masquerade", "masq_checks"]);
-        assert_eq!(rules.iter().filter(|line| line.contains("masquerade comment")).count(), 25);
-        let base = nft_lines(&["list", "chain", "inet", "cni_plugins_masquerade", "postrouting"]);
-        assert_eq!(base.iter().filter(|line| line.starts_with("goto")).count(), 1);
-    });
+    }
 }
 
 #[test]

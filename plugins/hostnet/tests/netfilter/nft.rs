@@ -22,7 +22,7 @@ add rule inet t other drop comment "not in c"
 fn foreign_rules_are_listed() {
     in_namespace(|| {
         feed("nft", &["-f", "-"], FOREIGN);
-        let mut nft = Nft::open().unwrap();
+        let mut nft = Nft::default();
         let rules = nft.rules(TABLE.chain("c")).unwrap();
         let comments: Vec<_> = rules.iter().map(|rule| rule.comment()).collect();
         assert_eq!(comments, [Some(b"first".as_slice()), None, Some(b"third".as_slice())]);
@@ -39,7 +39,7 @@ fn foreign_rules_are_listed() {
 #[test]
 fn absent_chains() {
     in_namespace(|| {
-        let mut nft = Nft::open().unwrap();
+        let mut nft = Nft::default();
         assert!(!nft.has_chain(TABLE.chain("c")).unwrap() && nft.rules(TABLE.chain("c")).unwrap().is_empty());
         feed("nft", &["-f", "-"], FOREIGN);
         assert!(nft.has_chain(TABLE.chain("c")).unwrap() && !nft.has_chain(TABLE.chain("d")).unwrap());
@@ -53,7 +53,7 @@ fn absent_chains() {
 #[test]
 fn a_batch_holds_as_a_whole_and_says_what_failed() {
     in_namespace(|| {
-        let mut nft = Nft::open().unwrap();
+        let mut nft = Nft::default();
         nft.commit(Batch::default()).unwrap();
         let mut batch = Batch::default();
         batch.ensure_table(TABLE, Some("a table"));
@@ -94,7 +94,7 @@ fn expressions_are_read_as_they_were_written() {
             Expression::Compare(Operator::NotEqual, vec![10, 1, 0x10, 0]),
             Expression::Verdict(Verdict::Return),
         ];
-        let mut nft = Nft::open().unwrap();
+        let mut nft = Nft::default();
         let mut batch = Batch::default();
         batch.ensure_table(TABLE, None);
         batch.create_chain(TABLE.chain("c"), None, None);
@@ -110,7 +110,7 @@ fn expressions_are_read_as_they_were_written() {
 fn a_change_is_planned_again_when_the_state_has_changed() {
     in_namespace(|| {
         let mut looks = 0;
-        let settled = Nft::open().unwrap().settle(|nft| {
+        let settled = Nft::default().settle(|nft| {
             looks += 1;
             let mut batch = Batch::default();
             batch.ensure_table(TABLE, None);
@@ -124,7 +124,7 @@ fn a_change_is_planned_again_when_the_state_has_changed() {
         });
         settled.unwrap();
         assert_eq!(looks, 2);
-        let hopeless = Nft::open().unwrap().settle(|_| {
+        let hopeless = Nft::default().settle(|_| {
             looks += 1;
             let mut batch = Batch::default();
             batch.create_chain(TABLE.chain("c"), None, None);
