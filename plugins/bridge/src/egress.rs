@@ -1,5 +1,6 @@
 //! How the pod's packets leave the node: with the node's address, if `ipMasq` says so.
 
+use hostnet::nft::Nft;
 use hostnet::{Error, Owner, Undo, masquerade};
 use libcni::plugin::Request;
 use libcni::types::Success;
@@ -18,14 +19,11 @@ pub fn ensure<'a>(
     if !conf.masquerade {
         return Ok(());
     }
-    let own = lease::addresses(result);
-    let taken_back = own.clone();
-    undo.push("remove the masquerade rules", move || masquerade::remove(owner, &port::addresses_but(req, &taken_back)));
-    masquerade::add(owner, conf.masquerade_backend, &own)
+    undo.push("remove the masquerade rules", || masquerade::remove(owner, &port::addresses_of_others(req)?));
+    masquerade::add(owner, conf.masquerade_backend, &lease::addresses(result))
 }
 
-/// Removes the rules of either backend, whatever the configuration says by now. The pod's interface is gone
-/// already: addresses that are still there are those of others.
-pub fn remove(req: &Request<Conf>, owner: &Owner) -> Result<(), Error> {
-    masquerade::remove(owner, &port::addresses_but(req, &[]))
+/// Removes the rules of either backend, whatever the configuration says by now.
+pub fn remove(nft: &mut Nft, req: &Request<Conf>, owner: &Owner) -> Result<(), Error> {
+    masquerade::remove_over(nft, owner, &port::addresses_of_others(req)?)
 }

@@ -18,6 +18,7 @@ mod port;
 
 use std::process::ExitCode;
 
+use hostnet::nft::Nft;
 use hostnet::{Netlink, Owner, Undo, endpoint, ipam, link, spoof_check};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::{Error, Success};
@@ -63,8 +64,10 @@ impl Plugin for Bridge {
         let owner = Owner::of(req);
         let link = port::remove(req).map_err(Error::from);
         let lease = req.ipam().map_or(Ok(()), |ipam| ipam::del(req, ipam));
-        let spoof_check = spoof_check::remove(&owner).map_err(Error::from);
-        let masquerade = egress::remove(req, &owner).map_err(Error::from);
+        // One socket for both: what is deleted over it is paid for when it is closed, once.
+        let mut nft = Nft::default();
+        let spoof_check = spoof_check::remove_over(&mut nft, &owner).map_err(Error::from);
+        let masquerade = egress::remove(&mut nft, req, &owner).map_err(Error::from);
         Error::join([link, lease, spoof_check, masquerade].into_iter().filter_map(Result::err).collect())
     }
 

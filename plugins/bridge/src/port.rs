@@ -8,7 +8,7 @@ use hostnet::link::{self, Link};
 use hostnet::veth::{self, Veth, VethConf};
 use hostnet::{Error, Netlink, Netns, Owner, Undo, addr, spoof_check, sysctl};
 use libcni::plugin::Request;
-use libcni::types::{Cidr, Interface, Mac, Success};
+use libcni::types::{Interface, Mac, Success};
 
 use crate::bridge;
 use crate::conf::Conf;
@@ -114,13 +114,16 @@ pub fn remove(req: &Request<Conf>) -> Result<(), Error> {
     }
 }
 
-/// The addresses in the pod that are not this attachment's: with iptables, the masquerade rules of a container's
-/// interfaces on one network share a chain. None where the pod is gone.
-pub fn addresses_but(req: &Request<Conf>, own: &[Cidr]) -> Vec<IpAddr> {
-    let Ok(Some(mut pod)) = open_pod(req) else { return Vec::new() };
-    let all = addr::list_all(&mut pod).unwrap_or_default();
-    let others = all.iter().map(|address| address.cidr.addr());
-    others.filter(|addr| own.iter().all(|own| own.addr() != *addr)).collect()
+/// The addresses of the pod's other interfaces: with iptables, the masquerade rules of a container's interfaces on
+/// one network share a chain. None where the pod is gone.
+pub fn addresses_of_others(req: &Request<Conf>) -> Result<Vec<IpAddr>, Error> {
+    let Some(mut pod) = open_pod(req)? else { return Ok(Vec::new()) };
+    let own = match link::get(&mut pod, req.ifname().as_str())? {
+        Some(link) => addr::list(&mut pod, link.index)?,
+        None => Vec::new(),
+    };
+    let all = addr::list_all(&mut pod)?;
+    Ok(all.iter().filter(|address| !own.contains(address)).map(|address| address.cidr.addr()).collect())
 }
 
 fn open_pod(req: &Request<Conf>) -> Result<Option<Netlink>, Error> {
