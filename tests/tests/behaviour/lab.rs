@@ -87,6 +87,13 @@ fn a_second_pod_leaves_the_state_of_the_first() {
 }
 
 #[test]
+fn every_version_of_the_reference_runs() {
+    for plugin in Host::new().references("bridge") {
+        assert!(plugin.version().success()["supportedVersions"].is_array(), "{}", plugin.program().display());
+    }
+}
+
+#[test]
 fn an_error_is_read_as_one() {
     let host = Host::new();
     let pod = host.pod();
