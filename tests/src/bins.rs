@@ -13,10 +13,11 @@ use serde_json::Value;
 
 /// Names the directory with our binaries; `cargo xtask test` sets it.
 pub const OURS: &str = "PODWIRE_BIN_DIR";
-/// Names the directory with the reference's binaries, if not Debian's.
+/// Names the directories with the reference's binaries, one a version, separated by colons; unset: Debian's alone.
 pub const REFERENCE: &str = "PODWIRE_REFERENCE_DIR";
 
-const DEBIAN: &str = "/usr/lib/cni";
+/// Where Debian installs the reference.
+pub const DEBIAN: &str = "/usr/lib/cni";
 
 static BUILT: OnceLock<PathBuf> = OnceLock::new();
 
@@ -40,12 +41,16 @@ pub fn directory() -> PathBuf {
     BUILT.get_or_init(|| collect("quick", None).unwrap_or_else(|e| panic!("build the plugins: {e}"))).clone()
 }
 
-/// The directory with the reference's binaries.
+/// The directories with the reference's binaries, the version that most nodes have first.
 #[track_caller]
-pub fn reference_directory() -> PathBuf {
-    let directory = env::var_os(REFERENCE).map_or_else(|| DEBIAN.into(), PathBuf::from);
-    assert!(directory.is_dir(), "no reference plugins in {} (`cargo xtask test` installs them)", directory.display());
-    directory
+pub fn reference_directories() -> Vec<PathBuf> {
+    let named = env::var_os(REFERENCE).unwrap_or_else(|| DEBIAN.into());
+    let directories: Vec<PathBuf> = env::split_paths(&named).collect();
+    for directory in &directories {
+        assert!(directory.is_dir(), "no reference plugins in {} (see cargo xtask test)", directory.display());
+    }
+    assert!(!directories.is_empty(), "{REFERENCE} names no directory");
+    directories
 }
 
 /// The directory of the root Cargo.toml, where the tests were built.

@@ -67,7 +67,12 @@ impl Host {
 
     /// The reference's plugin of that name; it finds its IPAM plugin among the reference's.
     pub fn reference(&self, name: &str) -> Plugin<'_> {
-        Plugin::new(self, &bins::reference_directory(), name)
+        self.references(name).swap_remove(0)
+    }
+
+    /// The same in every version of the reference that is there: Debian's, and under `cargo xtask test` the newest.
+    pub fn references(&self, name: &str) -> Vec<Plugin<'_>> {
+        bins::reference_directories().iter().map(|directory| Plugin::new(self, directory, name)).collect()
     }
 
     /// Our cnitool with the configuration lists of a directory.

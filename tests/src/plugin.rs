@@ -79,6 +79,11 @@ impl<'a> Plugin<'a> {
         self.call("VERSION", &r#"{"cniVersion":"1.0.0"}"#, &[])
     }
 
+    /// The binary.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     fn attachment(&self, command: &str, conf: &dyn Display, pod: &Pod, ifname: &str) -> Outcome {
         let (id, netns) = (pod.id(), pod.path().display().to_string());
         self.call(command, conf, &[("CNI_CONTAINERID", &id), ("CNI_NETNS", &netns), ("CNI_IFNAME", ifname)])

@@ -2,8 +2,8 @@
 //!
 //! Left out is what changes by itself (counters, timers, handles, neighbour entries, carrier, link-local addresses) and
 //! what stays by contract: tables and chains that iptables itself makes on first use and never removes, the frame of the
-//! nftables masquerade (all but the rules in `masq_checks`), and host-local's `lock` and `last_reserved_ip.*`, which say
-//! where to go on and not who has what.
+//! nftables masquerade (all but the rules in `masq_checks`), and host-local's `lock`, `last_reserved_ip.*` and `.owners`,
+//! which say where to go on and where to look, not who has what.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -213,7 +213,7 @@ impl State {
             let path = format!("{below}/{name}");
             if entry.path().is_dir() {
                 self.add_files(&entry.path(), &path);
-            } else if name != "lock" && !name.starts_with("last_reserved_ip.") {
+            } else if name != "lock" && name != ".owners" && !name.starts_with("last_reserved_ip.") {
                 let text = fs::read(entry.path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
                 self.add("files", None, format!("{path}: {:?}", text.unwrap_or_default()));
             }

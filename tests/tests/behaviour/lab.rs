@@ -87,6 +87,18 @@ fn a_second_pod_leaves_the_state_of_the_first() {
 }
 
 #[test]
+fn our_binaries_are_found_or_built() {
+    assert!(Host::new().plugin("host-local").version().success()["supportedVersions"].is_array());
+}
+
+#[test]
+fn every_version_of_the_reference_runs() {
+    for plugin in Host::new().references("bridge") {
+        assert!(plugin.version().success()["supportedVersions"].is_array(), "{}", plugin.program().display());
+    }
+}
+
+#[test]
 fn an_error_is_read_as_one() {
     let host = Host::new();
     let pod = host.pod();

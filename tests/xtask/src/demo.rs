@@ -190,6 +190,11 @@ impl Demo<'_> {
             ("sysctls", &["sysctls"]),
             ("leases and cached results", &["files"]),
         ] {
+            if sections.contains(&"nft") && !(namespace::find("nft").is_some() || namespace::find("iptables").is_some())
+            {
+                println!("  ? {what}: neither nft nor iptables is here to show them");
+                continue;
+            }
             let of = |state: &State| -> Vec<String> {
                 let lines = sections.iter().flat_map(|section| state.section(section));
                 lines.map(str::to_owned).collect()
@@ -203,9 +208,6 @@ impl Demo<'_> {
         let gone = guest.pod.link("eth0").is_none();
         self.tick(gone, "eth0 in the pod");
         println!("  the bridge {bridge} stays, by contract: the next pod will use it");
-        if namespace::find("nft").is_none() {
-            println!("  (no program `nft` here: the rules were compared as far as iptables shows them)");
-        }
     }
 
     fn tick(&mut self, held: bool, text: &str) {

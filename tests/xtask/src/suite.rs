@@ -29,16 +29,31 @@ pub fn run(options: &Options) -> Result<bool, String> {
     println!("building the plugins ({profile}) ...");
     let plugins = bins::collect(profile, toolchain::musl()?.as_deref())?;
     let workspace = Workspace::read()?;
+    let env = environment(&workspace, &plugins)?;
 
-    let mut good = ours(&workspace.root, &plugins, &options.filters)?;
+    let mut good = ours(&workspace.root, &env, &options.filters)?;
     if options.filters.is_empty() {
         let mut documentation = bins::cargo(&workspace.root);
-        documentation.args(["test", "--quiet", "--workspace", "--doc"]).env(bins::OURS, &plugins);
+        documentation.args(["test", "--quiet", "--workspace", "--doc"]).envs(env.clone());
         good &= status(&mut documentation)?;
     }
-    good &= vlan(&workspace, &plugins, options)?;
+    good &= vlan(&workspace, &env, options)?;
     println!("{}", if good { "all tests passed" } else { "some tests FAILED" });
     Ok(good)
+}
+
+/// What tells a test which binaries to run.
+type Environment = [(&'static str, String); 2];
+
+fn environment(workspace: &Workspace, plugins: &Path) -> Result<Environment, String> {
+    let references = match std::env::var(bins::REFERENCE) {
+        Ok(named) => named,
+        Err(_) => {
+            let newest = debian::newest_reference(&workspace.target.join("reference"))?;
+            format!("{}:{}", bins::DEBIAN, newest.display())
+        }
+    };
+    Ok([(bins::OURS, plugins.display().to_string()), (bins::REFERENCE, references)])
 }
 
 fn not_root() -> String {
@@ -50,7 +65,7 @@ fn not_root() -> String {
     format!("the tests need root to make network namespaces{packages}; try: sudo env PATH=\"$PATH\" cargo xtask test")
 }
 
-fn ours(root: &Path, plugins: &Path, filters: &[String]) -> Result<bool, String> {
+fn ours(root: &Path, env: &Environment, filters: &[String]) -> Result<bool, String> {
     let mut command = bins::cargo(root);
     let nextest = bins::cargo(root).args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if nextest.is_ok_and(|status| status.success()) {
@@ -66,23 +81,23 @@ fn ours(root: &Path, plugins: &Path, filters: &[String]) -> Result<bool, String>
     } else {
         command.args(["test", "--quiet", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--"]);
     }
-    status(command.args(filters).env(bins::OURS, plugins))
+    status(command.args(filters).envs(env.clone()))
 }
 
 /// The tests of `vlan`: here, if this kernel has VLAN filtering, else in a machine with Debian's.
-fn vlan(workspace: &Workspace, plugins: &Path, options: &Options) -> Result<bool, String> {
+fn vlan(workspace: &Workspace, env: &Environment, options: &Options) -> Result<bool, String> {
     let test = executable(&workspace.root, "vlan")?;
     let mut arguments = vec!["--ignored".to_owned()];
     arguments.extend(options.filters.iter().cloned());
     if !options.vm && kernel_has_vlans() {
         println!("VLAN tests:");
-        return status(Command::new(test).args(arguments).env(bins::OURS, plugins));
+        return status(Command::new(test).args(arguments).envs(env.clone()));
     }
     println!("VLAN tests, in a virtual machine with Debian's kernel:");
     debian::install(&debian::VM)?;
     let machine = vm::Machine::prepare(&workspace.target.join("vm"))?;
-    let mut env = vec![("PATH", namespace::PATH.to_owned()), (bins::OURS, plugins.display().to_string())];
-    env.extend(std::env::var(bins::REFERENCE).ok().map(|directory| (bins::REFERENCE, directory)));
+    let mut env = env.to_vec();
+    env.push(("PATH", namespace::PATH.to_owned()));
     Ok(machine.run(&test, &arguments, &env)? == 0)
 }
 

@@ -87,7 +87,7 @@ impl Machine {
             let bytes = uncompressed(&modules.join(file))?;
             archive.add(&format!("modules/{place:02}"), 0o100_644, &bytes);
         }
-        let busybox = tests::namespace::find("busybox").ok_or("busybox-static is not installed")?;
+        let busybox = ::tests::namespace::find("busybox").ok_or("busybox-static is not installed")?;
         let busybox = fs::read(&busybox).map_err(|e| format!("read {}: {e}", busybox.display()))?;
         archive.add("busybox", 0o100_755, &busybox);
         archive.add("init", 0o100_755, self.init_script().as_bytes());
@@ -240,5 +240,47 @@ impl Archive {
     fn finish(mut self) -> Vec<u8> {
         self.add("TRAILER!!!", 0, b"");
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Archive, needed, quoted};
+
+    /// Lines as depmod writes them: a module, then all that it needs, the most basic one last.
+    const INDEX: &str = "kernel/net/9p/9pnet.ko: kernel/fs/netfs/netfs.ko
+kernel/net/9p/9pnet_virtio.ko: kernel/net/9p/9pnet.ko kernel/fs/netfs/netfs.ko
+kernel/fs/netfs/netfs.ko:
+kernel/drivers/virtio/virtio-pci.ko.xz:
+";
+
+    #[test]
+    fn what_a_module_needs_comes_before_it_and_once() {
+        let mut order = Vec::new();
+        for name in ["9pnet_virtio", "virtio_pci", "9pnet", "built_in"] {
+            needed(INDEX, name, &mut order);
+        }
+        let names: Vec<&str> = order.iter().map(|path| path.rsplit('/').next().unwrap()).collect();
+        assert_eq!(names, ["netfs.ko", "9pnet.ko", "9pnet_virtio.ko", "virtio-pci.ko.xz"]);
+    }
+
+    #[test]
+    fn a_word_survives_the_shell() {
+        let output =
+            std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quoted("a 'b' $c \\"))]).output();
+        assert_eq!(output.unwrap().stdout, b"a 'b' $c \\");
+    }
+
+    #[test]
+    fn an_archive_is_aligned_and_ends_with_its_trailer() {
+        let mut archive = Archive(Vec::new());
+        archive.add("init", 0o100_755, b"12345");
+        let bytes = archive.finish();
+        assert_eq!(bytes.len() % 4, 0);
+        assert_eq!(&bytes[..6], b"070701");
+        // Header 110 and name 5 make 115, padded to 116; 5 bytes of content, padded to 124.
+        assert_eq!(&bytes[116..121], b"12345");
+        assert_eq!(&bytes[124..130], b"070701");
+        assert!(bytes[124..].windows(10).any(|part| part == b"TRAILER!!!"));
     }
 }
