@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tests::plugin::with_prev_result;
 use tests::{Host, Outcome, Pod, bins};
 
-use crate::bridge_conf::{add, v4, with};
+use crate::bridge_conf::{add, of, v4, with};
 
 const VERSION: &[u64] = &[1];
 const ENVIRONMENT: &[u64] = &[4];
@@ -180,7 +180,9 @@ impl Row {
 
 /// Leases and whatever else is in the store, seen from where the plugin sees it (something may be mounted there).
 fn files(host: &Host) -> String {
-    host.run("find /var/lib/cni -type f -not -name lock -not -name last_reserved_ip.* -printf %p:%s\\n")
+    host.run(
+        "find /var/lib/cni -type f -not -name lock -not -name .owners -not -name last_reserved_ip.* -printf %p:%s\\n",
+    )
 }
 
 fn write_script(path: &Path, script: &str) {
@@ -361,7 +363,7 @@ fn delegates() -> Vec<Row> {
         row("an IPAM plugin that prints without end", DELEGATE, "fake").fake("cat /dev/zero"),
         row("an IPAM plugin with an error of its own", &[11], "later")
             .fake(r#"echo '{"cniVersion":"1.0.0","code":11,"msg":"come back later"}'; exit 1"#),
-        row("an IPAM plugin that hangs", FAILED, "fake").fake("exec sleep 50"),
+        row("an IPAM plugin that hangs", &[999, 11, 5, 0], "fake").fake("exec sleep 50"),
         row("an IPAM plugin with a result of version 1.2.0", &[1, 6, 999], "1.2.0")
             .fake(r#"echo '{"cniVersion":"1.2.0"}'"#),
         row("an IPAM plugin without addresses", FAILED, "IP config").fake(r#"echo '{"cniVersion":"1.0.0"}'"#),
@@ -387,15 +389,13 @@ fn kernel() -> Vec<Row> {
         row("a bridge name that is a veth", FAILED, "cni0").prepare(|host, _| {
             host.run("ip link add cni0 type veth peer name other");
         }),
-        row("a vlan on a bridge that does not filter", &[7, 999], "vlan")
+        row("a vlan on a bridge that does not filter", &[7, 999], "VLAN")
             .keys(json!({"vlan": 100, "isDefaultGateway": false}))
             .prepare(|host, _| {
                 host.run("ip link add cni0 type bridge");
             }),
-        row("a bridge with another address", FAILED, "10.9.0.1/24").prepare(|host, _| {
-            host.run("ip link add cni0 type bridge");
-            host.run("ip link set cni0 address 02:00:00:00:00:01 up");
-            host.run("ip address add 10.9.0.1/24 dev cni0");
+        row("a bridge with another network's address", FAILED, "10.9.0.1/24").prepare(|host, _| {
+            add(host, &with(&of(&["10.9.0.0/24"]), json!({"name": "other"})), &host.pod());
         }),
         row("a route that leads nowhere", FAILED, "10.9.0.0/16")
             .keys(json!({"ipam": {"routes": [{"dst": "10.9.0.0/16", "gw": "10.200.0.1"}]}})),
