@@ -213,7 +213,7 @@ impl State {
             let path = format!("{below}/{name}");
             if entry.path().is_dir() {
                 self.add_files(&entry.path(), &path);
-            } else if name != "lock" && name != ".owners" && !name.starts_with("last_reserved_ip.") {
+            } else if !["lock", ".owners"].contains(&name.as_str()) && !name.starts_with("last_reserved_ip.") {
                 let text = fs::read(entry.path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
                 self.add("files", None, format!("{path}: {:?}", text.unwrap_or_default()));
             }
