@@ -77,7 +77,11 @@ impl<'a> Delegate<'a> {
     pub(super) fn add(&self) -> Result<Success, Error> {
         // Not there: then there is no DEL to call either.
         find(self.plugin_type, self.path)?;
-        let added = self.run(Command::Add, self.deadline).and_then(|stdout| decode_result(&stdout, self.version));
+        let decode = |stdout: Vec<u8>| {
+            let named = |error: Error| error.context(format!("plugin type={:?}", self.plugin_type));
+            decode_result(&stdout, self.version).map_err(named)
+        };
+        let added = self.run(Command::Add, self.deadline).and_then(decode);
         added.map(|(_, success)| success).map_err(|error| {
             match self.run(Command::Del, self.deadline.min(ROLLBACK_DEADLINE)) {
                 Ok(_) => error,

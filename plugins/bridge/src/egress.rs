@@ -1,7 +1,7 @@
 //! How the pod's packets leave the node: with the node's address, if `ipMasq` says so.
 
 use hostnet::nft::Nft;
-use hostnet::{Error, Owner, Undo, masquerade};
+use hostnet::{Error, Netlink, Owner, Undo, masquerade};
 use libcni::plugin::Request;
 use libcni::types::Success;
 
@@ -19,11 +19,14 @@ pub fn ensure<'a>(
     if !conf.masquerade {
         return Ok(());
     }
-    undo.push("remove the masquerade rules", || masquerade::remove(owner, &port::addresses_of_others(req)?));
+    undo.push("remove the masquerade rules", || {
+        let others = port::addresses_of_others(port::open_pod(req)?.as_mut(), req.ifname())?;
+        masquerade::remove(owner, &others)
+    });
     masquerade::add(owner, conf.masquerade_backend, &lease::addresses(result))
 }
 
 /// Removes the rules of either backend, whatever the configuration says by now.
-pub fn remove(nft: &mut Nft, req: &Request<Conf>, owner: &Owner) -> Result<(), Error> {
-    masquerade::remove_over(nft, owner, &port::addresses_of_others(req)?)
+pub fn remove(nft: &mut Nft, pod: Option<&mut Netlink>, owner: &Owner) -> Result<(), Error> {
+    masquerade::remove_over(nft, owner, &port::addresses_of_others(pod, &owner.ifname)?)
 }

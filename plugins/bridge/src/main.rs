@@ -62,12 +62,13 @@ impl Plugin for Bridge {
 
     fn del(&self, req: &Request<Conf>) -> Result<(), Error> {
         let owner = Owner::of(req);
-        let link = port::remove(req).map_err(Error::from);
+        let mut pod = port::open_pod(req)?;
+        let link = port::remove(pod.as_mut(), req.ifname()).map_err(Error::from);
         let lease = req.ipam().map_or(Ok(()), |ipam| ipam::del(req, ipam));
         // One socket for both: what is deleted over it is paid for when it is closed, once.
         let mut nft = Nft::default();
         let spoof_check = spoof_check::remove_over(&mut nft, &owner).map_err(Error::from);
-        let masquerade = egress::remove(&mut nft, req, &owner).map_err(Error::from);
+        let masquerade = egress::remove(&mut nft, pod.as_mut(), &owner).map_err(Error::from);
         Error::join([link, lease, spoof_check, masquerade].into_iter().filter_map(Result::err).collect())
     }
 

@@ -8,7 +8,7 @@ use hostnet::link::{self, Link};
 use hostnet::veth::{self, Veth, VethConf};
 use hostnet::{Error, Netlink, Netns, Owner, Undo, addr, spoof_check, sysctl};
 use libcni::plugin::Request;
-use libcni::types::{Interface, Mac, Success};
+use libcni::types::{IfName, Interface, Mac, Success};
 
 use crate::bridge;
 use crate::conf::Conf;
@@ -105,28 +105,29 @@ pub fn wait_up(host: &mut Netlink, port: &Link) -> Result<(), Error> {
     link::wait_up(host, port.index, UP_WITHIN).map(drop)
 }
 
+/// The pod's namespace on DEL; `None` where it is unknown or gone.
+///
+/// # Errors
+/// The path is something else than a namespace: then it is not to be guessed what was meant.
+pub fn open_pod(req: &Request<Conf>) -> Result<Option<Netlink>, Error> {
+    let Some(path) = req.netns_if_any() else { return Ok(None) };
+    Netns::get(path)?.map(Netlink::open_in).transpose()
+}
+
 /// Removes the pair, by its end in the pod. Gone already is fine, and so is a namespace that is gone: it took
 /// the pair with it.
-pub fn remove(req: &Request<Conf>) -> Result<(), Error> {
-    match open_pod(req)? {
-        Some(mut pod) => link::remove(&mut pod, req.ifname().as_str()).map(drop),
-        None => Ok(()),
-    }
+pub fn remove(pod: Option<&mut Netlink>, ifname: &IfName) -> Result<(), Error> {
+    pod.map_or(Ok(()), |pod| link::remove(pod, ifname.as_str()).map(drop))
 }
 
 /// The addresses of the pod's other interfaces: with iptables, the masquerade rules of a container's interfaces on
 /// one network share a chain. None where the pod is gone.
-pub fn addresses_of_others(req: &Request<Conf>) -> Result<Vec<IpAddr>, Error> {
-    let Some(mut pod) = open_pod(req)? else { return Ok(Vec::new()) };
-    let own = match link::get(&mut pod, req.ifname().as_str())? {
-        Some(link) => addr::list(&mut pod, link.index)?,
+pub fn addresses_of_others(pod: Option<&mut Netlink>, ifname: &IfName) -> Result<Vec<IpAddr>, Error> {
+    let Some(pod) = pod else { return Ok(Vec::new()) };
+    let own = match link::get(pod, ifname.as_str())? {
+        Some(link) => addr::list(pod, link.index)?,
         None => Vec::new(),
     };
-    let all = addr::list_all(&mut pod)?;
+    let all = addr::list_all(pod)?;
     Ok(all.iter().filter(|address| !own.contains(address)).map(|address| address.cidr.addr()).collect())
-}
-
-fn open_pod(req: &Request<Conf>) -> Result<Option<Netlink>, Error> {
-    let Some(path) = req.netns_if_any() else { return Ok(None) };
-    Netns::get(path)?.map(Netlink::open_in).transpose()
 }

@@ -97,7 +97,11 @@ pub fn ensure(nl: &mut Netlink, conf: &BridgeConf<'_>) -> Result<(Link, bool)> {
 /// Whether the bridge was created; not where another ADD was faster.
 fn create(nl: &mut Netlink, conf: &BridgeConf<'_>) -> Result<bool> {
     let result = nl.socket.request(RouteNetlinkMessage::NewLink(new_bridge(conf)), NLM_F_CREATE | NLM_F_EXCL);
-    match result.map_err(|failure| failure.doing(format!("create bridge {:?}", conf.name))) {
+    let doing = || match conf.mtu {
+        Some(mtu) => format!("create bridge {:?} with mtu {mtu}", conf.name),
+        None => format!("create bridge {:?}", conf.name),
+    };
+    match result.map_err(|failure| failure.doing(doing())) {
         Ok(()) => Ok(true),
         Err(error) if error.is_exists() => Ok(false),
         Err(error) => Err(error),

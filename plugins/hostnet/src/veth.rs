@@ -48,7 +48,10 @@ pub fn create<I>(host: &mut Netlink, pod: &mut Netlink, conf: &VethConf<'_, I>) 
 where
     I: IntoIterator<Item = String> + Clone,
 {
-    let doing = || format!("create veth pair {}", conf.pod_name);
+    let doing = || match conf.mtu {
+        Some(mtu) => format!("create veth pair {} with mtu {mtu}", conf.pod_name),
+        None => format!("create veth pair {}", conf.pod_name),
+    };
     for name in conf.host_names.clone() {
         let request = message(pod, conf, &name);
         match host.socket.request(RouteNetlinkMessage::NewLink(request), NLM_F_CREATE | NLM_F_EXCL) {

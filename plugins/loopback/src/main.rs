@@ -25,9 +25,9 @@ impl Plugin for Loopback {
     fn add(&self, req: &Request<()>) -> Result<Success, Error> {
         let prev_result = req.prev_result()?;
         let (mut pod, lo) = open(req)?;
+        refuse_foreign(&addr::list(&mut pod, lo.index)?)?;
         link::set_up(&mut pod, lo.index)?;
         let addresses = addr::list(&mut pod, lo.index)?;
-        refuse_foreign(&addresses)?;
         match prev_result {
             Some(result) => Ok(result),
             None => Ok(result(req, &addresses)),

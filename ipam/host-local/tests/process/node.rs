@@ -13,10 +13,11 @@ use tempfile::TempDir;
 /// The plugin under test.
 pub const OURS: &str = env!("CARGO_BIN_EXE_host-local");
 
-/// The reference's plugin.
+/// The reference's plugin, the newest version of those that `PODWIRE_REFERENCE_DIR` names.
 pub fn reference() -> PathBuf {
-    let dir = std::env::var_os("PODWIRE_REFERENCE_DIR").unwrap_or_else(|| "/usr/lib/cni".into());
-    let path = Path::new(&dir).join("host-local");
+    let named = std::env::var_os("PODWIRE_REFERENCE_DIR").unwrap_or_else(|| "/usr/lib/cni".into());
+    let dir = std::env::split_paths(&named).last().unwrap_or_default();
+    let path = dir.join("host-local");
     assert!(
         path.exists(),
         "{} is missing: install containernetworking-plugins, or set PODWIRE_REFERENCE_DIR",

@@ -102,10 +102,15 @@ pub fn iptables_nat() -> Vec<String> {
     saved.lines().filter(|line| line.starts_with("-A") || line.starts_with(":CNI")).map(str::to_owned).collect()
 }
 
-/// The reference's plugins: `PODWIRE_REFERENCE_DIR`, or where Debian has them. `None` where they are not installed.
-pub fn reference() -> Option<PathBuf> {
-    let dir = std::env::var_os("PODWIRE_REFERENCE_DIR").map_or_else(|| PathBuf::from("/usr/lib/cni"), PathBuf::from);
-    dir.join("bridge").exists().then_some(dir)
+/// The reference's plugins, one directory a version: `PODWIRE_REFERENCE_DIR`, or where Debian has them.
+#[track_caller]
+pub fn references() -> Vec<PathBuf> {
+    let named = std::env::var_os("PODWIRE_REFERENCE_DIR").unwrap_or_else(|| "/usr/lib/cni".into());
+    let dirs: Vec<PathBuf> = std::env::split_paths(&named).collect();
+    for dir in &dirs {
+        assert!(dir.join("bridge").exists(), "no reference plugins in {} (see cargo xtask test)", dir.display());
+    }
+    dirs
 }
 
 /// Runs the reference's bridge for [`ctr1`] with 10.1.2.14/24 and 2001:db8:1::e/64, in the current namespace.
