@@ -78,7 +78,7 @@ pub fn ensure(nl: &mut Netlink, conf: &BridgeConf<'_>) -> Result<(Link, bool)> {
     if conf.vlan_filtering && bridge.vlan_filtering != Some(true) {
         if created {
             link::remove_by_index(nl, bridge.index)?;
-            return Err(Error::other(doing(), "the kernel has no VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)"));
+            return Err(no_filtering(conf));
         }
         return Err(Error::other(doing(), format!("{:?} already exists and does not filter by VLAN", conf.name)));
     }
@@ -104,8 +104,19 @@ fn create(nl: &mut Netlink, conf: &BridgeConf<'_>) -> Result<bool> {
     match result.map_err(|failure| failure.doing(doing())) {
         Ok(()) => Ok(true),
         Err(error) if error.is_exists() => Ok(false),
+        // A kernel that cannot refuses the wish with this and no word; or, by its version, passes it over.
+        Err(error)
+            if conf.vlan_filtering && error.errno() == Some(libc::EOPNOTSUPP) && error.kernel_text().is_none() =>
+        {
+            Err(no_filtering(conf))
+        }
         Err(error) => Err(error),
     }
+}
+
+fn no_filtering(conf: &BridgeConf<'_>) -> Error {
+    let what = "the kernel has no VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING)";
+    Error::other(format!("create bridge {:?}", conf.name), what)
 }
 
 fn new_bridge(conf: &BridgeConf<'_>) -> LinkMessage {

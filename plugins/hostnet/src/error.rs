@@ -70,6 +70,7 @@ impl Error {
 fn describe(errno: i32) -> String {
     match Errno::from_raw(errno) {
         Errno::UnknownErrno => format!("errno {errno}"),
+        Errno::EOPNOTSUPP => "Operation not supported".to_owned(), // nix speaks of transport endpoints here
         known => known.desc().to_owned(),
     }
 }

@@ -101,8 +101,7 @@ impl Route {
 
     /// In the words of `ip route`, with the link by this name.
     fn words(&self, dev: Option<&str>) -> String {
-        let mut words =
-            if self.dst.is_default() && self.dst.is_ipv4() { "default".to_owned() } else { self.dst.to_string() };
+        let mut words = if self.dst.is_default() { "default".to_owned() } else { self.dst.to_string() };
         let mut word = |name: &str, value: Option<String>| {
             if let Some(value) = value {
                 words.push_str(&format!(" {name} {value}"));

@@ -48,10 +48,9 @@ pub fn create<I>(host: &mut Netlink, pod: &mut Netlink, conf: &VethConf<'_, I>) 
 where
     I: IntoIterator<Item = String> + Clone,
 {
-    let doing = || match conf.mtu {
-        Some(mtu) => format!("create veth pair {} with mtu {mtu}", conf.pod_name),
-        None => format!("create veth pair {}", conf.pod_name),
-    };
+    // For an MTU out of its range (68 to 65535) the kernel's driver has no words of its own.
+    let mtu = conf.mtu.map(|mtu| format!(" of mtu {mtu}")).unwrap_or_default();
+    let doing = || format!("create veth pair {}{mtu}", conf.pod_name);
     for name in conf.host_names.clone() {
         let request = message(pod, conf, &name);
         match host.socket.request(RouteNetlinkMessage::NewLink(request), NLM_F_CREATE | NLM_F_EXCL) {

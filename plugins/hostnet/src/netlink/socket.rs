@@ -39,7 +39,7 @@ pub struct Socket {
 /// What came to a socket that joined multicast groups.
 #[derive(Debug)]
 pub enum Event<M> {
-    /// The kernel's messages, in order; those of a type that `M` does not know are left out.
+    /// The kernel's messages, in order; those that `M` cannot read are left out.
     Messages(Vec<M>),
     /// The kernel dropped events because they came faster than they were read: read the state anew.
     Lost,
@@ -194,7 +194,7 @@ impl Socket {
     /// Waits for events of the joined groups until `deadline`.
     ///
     /// # Errors
-    /// Receiving failed, or a message does not parse.
+    /// Receiving failed.
     pub fn event<M: NetlinkDeserializable>(&mut self, deadline: Instant) -> Result<Event<M>> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -203,9 +203,9 @@ impl Socket {
         self.wire.set_timeout(left)?;
         match self.wire.receive(&mut self.buffer) {
             Ok(()) => {
-                let frames = Frames::new(&self.buffer);
-                let messages: Result<Vec<_>> = frames.map(|frame| frame.and_then(|frame| frame.parse())).collect();
-                messages.map(Event::Messages)
+                // Others' links may have attributes that the typed crate cannot read; that must not fail this pod.
+                let messages = Frames::new(&self.buffer).filter_map(|frame| frame.ok()?.parse().ok());
+                Ok(Event::Messages(messages.collect()))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Event::TimedOut),
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(Event::Lost),
