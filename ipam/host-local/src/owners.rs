@@ -12,7 +12,7 @@
 //! 1. Whoever creates, links, renames or removes a file makes the kernel set the directory's modification time
 //!    to the present.
 //! 2. A process of ours that has made its changes and has written all of them into the table sets the directory's
-//!    modification time to [`SEAL`], a moment in 2004. The kernel sets it to that value never again: no clock is
+//!    modification time to `SEAL`, a moment in 2004. The kernel sets it to that value never again: no clock is
 //!    there, however coarse its ticks or the file system's timestamps. (This is why it is not a time that was
 //!    read back, which a change in the same tick would leave as it is.)
 //! 3. All of it happens under the lock that the reference takes too. So between the first change and the seal
@@ -31,7 +31,7 @@
 //! the directory by hand, without the lock, in the microseconds between (2) and the change before it; that lease
 //! is seen with the next change by the reference or the next boot.
 //!
-//! Layout: a header of [`HEADER`] bytes with the boot and the change time, then buckets of [`BUCKET`] bytes, each with slots of a fingerprint of
+//! Layout: a header of 128 bytes with the boot and the change time, then buckets of 170 slots: a fingerprint of
 //! the lease's content (8 bytes) and its address (16 bytes; IPv4 as mapped IPv6). A free slot is all zeros.
 //! The reference reads the file when it looks for leases, as it reads every file, and finds no owner in it.
 
