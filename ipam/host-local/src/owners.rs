@@ -12,7 +12,7 @@
 //! 1. Whoever creates, links, renames or removes a file makes the kernel set the directory's modification time
 //!    to the present.
 //! 2. A process of ours that has made its changes and has written all of them into the table sets the directory's
-//!    modification time to [`SEAL`], a moment in 2004. The kernel sets it to that value never again: no clock is
+//!    modification time to `SEAL`, a moment in 2004. The kernel sets it to that value never again: no clock is
 //!    there, however coarse its ticks or the file system's timestamps. (This is why it is not a time that was
 //!    read back, which a change in the same tick would leave as it is.)
 //! 3. All of it happens under the lock that the reference takes too. So between the first change and the seal
@@ -21,8 +21,9 @@
 //!    Contents do not change after the lock is released: leases are written once, by both suites.
 //! 5. A power failure may keep the directory and lose the table's pages, or the other way round. So the table
 //!    names the boot it was written in, and after a reboot it is not believed.
-//! 6. A copy or a restored backup may bring the modification time along. So the table names the inode numbers of
-//!    the directory and of itself, which a copy does not have.
+//! 6. A copy or a restored backup may bring the modification time along. So the table also has the directory's
+//!    *change* time of the moment after the seal. Nobody can set that one, the kernel does so at every change of
+//!    the directory and of its other times; a copy has its own, and so has a directory that was copied over.
 //!
 //! A table that is not believed is made anew: one reading of all leases, which also finds what killed processes
 //! left ([`crate::store`]). If it cannot be written (read-only or full disk) the directory stays unsealed, and
@@ -30,12 +31,12 @@
 //! the directory by hand, without the lock, in the microseconds between (2) and the change before it; that lease
 //! is seen with the next change by the reference or the next boot.
 //!
-//! Layout: a header of [`HEADER`] bytes, then buckets of [`BUCKET`] bytes, each with slots of a fingerprint of
+//! Layout: a header of 128 bytes with the boot and the change time, then buckets of 170 slots: a fingerprint of
 //! the lease's content (8 bytes) and its address (16 bytes; IPv4 as mapped IPv6). A free slot is all zeros.
 //! The reference reads the file when it looks for leases, as it reads every file, and finds no owner in it.
 
 use std::fs::{self, File, FileTimes, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -47,7 +48,9 @@ use crate::lease::Lease;
 pub const NAME: &str = ".owners";
 /// The directory's modification time when the table is complete: 2^30 seconds, 10 January 2004.
 const SEAL: Duration = Duration::from_secs(1 << 30);
-const HEADER: usize = 160;
+const HEADER: usize = 128;
+/// The part of the header that names the boot; the change time follows: seconds and nanoseconds, 8 bytes each.
+const BOOT: usize = 112;
 const SLOT: usize = 24;
 const SLOTS: usize = 170;
 const BUCKET: usize = SLOT * SLOTS;
@@ -61,6 +64,7 @@ const BUCKETS_MAX: usize = 1 << 13;
 pub struct Owners {
     file: File,
     buckets: usize,
+    boot: [u8; BOOT],
 }
 
 impl Owners {
@@ -72,26 +76,25 @@ impl Owners {
         }
         let path = dir.join(NAME);
         let file = OpenOptions::new().read(true).write(true).open(&path).or_else(|_| File::open(&path)).ok()?;
-        let meta = file.metadata().ok()?;
+        let body = usize::try_from(file.metadata().ok()?.len()).ok()?.checked_sub(HEADER)?;
+        let owners = Self { file, buckets: body / BUCKET, boot: boot()? };
         let mut written = [0; HEADER];
-        file.read_exact_at(&mut written, 0).ok()?;
-        let body = usize::try_from(meta.len()).ok()?.checked_sub(HEADER)?;
-        let buckets = body / BUCKET;
-        let whole = meta.is_file() && buckets > 0 && buckets * BUCKET == body;
-        (whole && written == header(&dir_meta, &meta)?).then_some(Self { file, buckets })
+        owners.file.read_exact_at(&mut written, 0).ok()?;
+        let whole = owners.buckets > 0 && owners.buckets * BUCKET == body;
+        (whole && written == owners.header(&dir_meta)).then_some(owners)
     }
 
-    /// Makes the table of a locked directory. The directory is to be sealed afterwards.
-    pub fn create(dir: &Path, dir_file: &File, leases: &[Lease]) -> io::Result<Self> {
+    /// Makes the table of a locked directory. It is to be sealed afterwards.
+    pub fn create(dir: &Path, leases: &[Lease]) -> io::Result<Self> {
         let slots: Vec<Slot> = leases.iter().map(|(content, addr)| Slot::new(content, *addr)).collect();
-        Self::with_slots(dir, dir_file, &slots)
+        Self::with_slots(dir, &slots)
     }
 
-    fn with_slots(dir: &Path, dir_file: &File, slots: &[Slot]) -> io::Result<Self> {
+    fn with_slots(dir: &Path, slots: &[Slot]) -> io::Result<Self> {
         let mut buckets = slots.len().div_ceil(LOAD).next_power_of_two().min(BUCKETS_MAX);
         while buckets <= BUCKETS_MAX {
             if let Some(body) = fill(slots, buckets) {
-                return Self::write(dir, dir_file, buckets, &body);
+                return Self::write(dir, buckets, &body);
             }
             buckets *= 2;
         }
@@ -99,15 +102,27 @@ impl Owners {
     }
 
     /// The old file goes first: from then on, until the seal, nothing believes the table.
-    fn write(dir: &Path, dir_file: &File, buckets: usize, body: &[u8]) -> io::Result<Self> {
+    fn write(dir: &Path, buckets: usize, body: &[u8]) -> io::Result<Self> {
+        let boot = boot().ok_or_else(|| io::Error::other("the boot is unknown"))?;
         let path = dir.join(NAME);
         remove_if_there(&path)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        let header = header(&dir_file.metadata()?, &file.metadata()?);
-        let header = header.ok_or_else(|| io::Error::other("the boot is unknown"))?;
-        (&file).write_all(&header)?;
-        (&file).write_all(body)?;
-        Ok(Self { file, buckets })
+        file.write_all_at(body, HEADER as u64)?;
+        Ok(Self { file, buckets, boot })
+    }
+
+    /// Declares the table complete. On failure the directory stays unsealed, which is safe.
+    pub fn seal(&self, dir_file: &File) -> io::Result<()> {
+        dir_file.set_times(FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + SEAL))?;
+        self.file.write_all_at(&self.header(&dir_file.metadata()?), 0)
+    }
+
+    /// What a table of this boot begins with, if it was sealed when the directory was last changed.
+    fn header(&self, dir: &fs::Metadata) -> [u8; HEADER] {
+        let mut header = [0; HEADER];
+        let times = [dir.ctime(), dir.ctime_nsec()].into_iter().flat_map(i64::to_le_bytes);
+        header.iter_mut().zip(self.boot.into_iter().chain(times)).for_each(|(byte, value)| *byte = value);
+        header
     }
 
     /// Addresses whose lease may have this content; among them are all that have it.
@@ -119,7 +134,7 @@ impl Owners {
     }
 
     /// Enters a lease. Where its bucket is full the table is made anew, larger.
-    pub fn insert(&mut self, dir: &Path, dir_file: &File, content: &str, addr: IpAddr) -> io::Result<()> {
+    pub fn insert(&mut self, dir: &Path, content: &str, addr: IpAddr) -> io::Result<()> {
         let slot = Slot::new(content, addr);
         if self.replace(slot.print, Slot::default(), slot)? {
             return Ok(());
@@ -128,7 +143,7 @@ impl Owners {
         self.file.read_exact_at(&mut body, HEADER as u64)?;
         let mut slots: Vec<Slot> = body.chunks_exact(SLOT).map(Slot::read).filter(|slot| slot.print != 0).collect();
         slots.push(slot);
-        *self = Self::with_slots(dir, dir_file, &slots)?;
+        *self = Self::with_slots(dir, &slots)?;
         Ok(())
     }
 
@@ -155,11 +170,6 @@ impl Owners {
     }
 }
 
-/// Declares the table complete. On failure the directory stays unsealed, which is safe.
-pub fn seal(dir_file: &File) -> io::Result<()> {
-    dir_file.set_times(FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + SEAL))
-}
-
 /// Removes a file; one that is gone already is fine.
 pub fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
@@ -168,12 +178,11 @@ pub fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What a table that may be believed begins with. `None` where the boot is unknown (no `/proc`).
-fn header(dir: &fs::Metadata, table: &fs::Metadata) -> Option<[u8; HEADER]> {
+/// The beginning of a header. `None` where the boot is unknown (no `/proc`).
+fn boot() -> Option<[u8; BOOT]> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().filter(|boot| !boot.is_empty())?;
-    let (boot, dev, dir, table) = (boot.trim(), dir.dev(), dir.ino(), table.ino());
-    let text = format!("podwire owners 1\nboot {boot}\ndevice {dev}\ndirectory {dir}\nfile {table}\n");
-    let mut header = [0; HEADER];
+    let text = format!("podwire owners 1\nboot {}\n", boot.trim());
+    let mut header = [0; BOOT];
     header.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
     Some(header)
 }

@@ -9,7 +9,8 @@ use std::ops::RangeInclusive;
 
 use libcni::types::Cidr;
 
-/// A range as it is written: texts are addresses, but nothing is known of how they fit together.
+/// A range as it is written: texts are addresses (IPv4 as IPv4, not as mapped IPv6), but nothing is known of
+/// how they fit together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Written {
     /// `subnet`.

@@ -30,7 +30,7 @@ use libcni::{Code, Error};
 
 use crate::lease::{self, Lease, Owner};
 use crate::lock;
-use crate::owners::{self, Owners, remove_if_there};
+use crate::owners::{Owners, remove_if_there};
 
 /// The name of a lease that is being written.
 const DRAFT: &str = ".lease";
@@ -95,9 +95,9 @@ pub struct Store {
 /// A complete index is declared complete when the work is done, whether it succeeded or not.
 impl Drop for Store {
     fn drop(&mut self) {
-        if self.changed && self.owners.is_some() {
+        if let Some(owners) = self.owners.as_ref().filter(|_| self.changed) {
             // Unsealed is safe, only slower.
-            let _ = owners::seal(&self.dir_file);
+            let _ = owners.seal(&self.dir_file);
         }
     }
 }
@@ -226,7 +226,7 @@ impl Store {
             }
         }
         if complete && !self.read_only {
-            self.owners = Owners::create(&self.dir, &self.dir_file, &leases).ok();
+            self.owners = Owners::create(&self.dir, &leases).ok();
             self.changed = true;
         }
         Ok(leases)
@@ -252,7 +252,7 @@ impl Store {
         let removed = remove_if_there(&draft).map_err(StoreError::io("remove", &draft));
         let reserved = outcome?;
         if let Some(addr) = reserved {
-            self.update(|owners, dir, dir_file| owners.insert(dir, dir_file, owner.key(), addr));
+            self.update(|owners, dir| owners.insert(dir, owner.key(), addr));
             if let Err(error) = removed {
                 let _ = self.release(addr, owner.key());
                 return Err(error);
@@ -326,7 +326,7 @@ impl Store {
         let path = self.dir.join(addr.to_string());
         self.changed = true;
         remove_if_there(&path).map_err(StoreError::io("remove", &path))?;
-        self.update(|owners, _, _| owners.remove(content, addr));
+        self.update(|owners, _| owners.remove(content, addr));
         Ok(())
     }
 
@@ -401,10 +401,10 @@ impl Store {
     }
 
     /// Brings the index up to date; where that fails there is none until the next scan.
-    fn update(&mut self, change: impl FnOnce(&mut Owners, &Path, &File) -> io::Result<()>) {
+    fn update(&mut self, change: impl FnOnce(&mut Owners, &Path) -> io::Result<()>) {
         self.leases = None;
         if let Some(mut owners) = self.owners.take() {
-            self.owners = change(&mut owners, &self.dir, &self.dir_file).is_ok().then_some(owners);
+            self.owners = change(&mut owners, &self.dir).is_ok().then_some(owners);
         }
     }
 }

@@ -254,6 +254,11 @@ fn requested_addresses_that_nothing_serves() {
     conf["args"] = json!({ "cni": { "ips": ["10.1.2.7", "10.1.2.8", "192.0.2.1"] } });
     assert_eq!(add("a", &conf).error(), (7, "failed to allocate all requested IPs: 10.1.2.8 192.0.2.1"));
     assert!(node.addresses().is_empty());
+    let mut short = node.conf(json!({ "subnet": "10.1.2.0/24", "rangeStart": "10.1.2.10", "rangeEnd": "10.1.2.20" }));
+    for outside in ["10.1.2.9", "10.1.2.21"] {
+        short["runtimeConfig"] = json!({ "ips": [outside] });
+        assert_eq!(add("a", &short).error(), (7, &*format!("failed to allocate all requested IPs: {outside}")));
+    }
     conf["args"] = Value::Null;
     let gateway = call_with(OURS, "ADD", "a", &conf, &[("CNI_ARGS", "IP=10.1.2.1")]);
     assert_eq!(gateway.error(), (7, "failed to allocate for range 0: requested ip 10.1.2.1 is subnet's gateway"));

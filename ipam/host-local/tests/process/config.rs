@@ -15,6 +15,8 @@ fn refusals() {
         (json!({ "subnet": "10.1.2.0/31" }), 7, "invalid range set 0: Network 10.1.2.0/31 too small to allocate from"),
         (json!({ "subnet": "10.1.2.0/32" }), 7, "invalid range set 0: Network 10.1.2.0/32 too small to allocate from"),
         (json!({ "subnet": "2001:db8::/127" }), 7, "invalid range set 0: Network 2001:db8::/127 too small"),
+        (json!({ "subnet": "10.1.3.0/23" }), 7, "the network address is 10.1.2.0"),
+        (json!({ "subnet": "2001:db8:0:1::/63" }), 7, "the network address is 2001:db8::"),
         (
             json!({ "subnet": "10.1.2.3/24" }),
             7,

@@ -1,6 +1,8 @@
 //! The index must never lie: whatever happens behind its back is seen by the next call.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use crate::node::{Node, OURS, add, call_with, check, del};
 
@@ -60,38 +62,74 @@ fn an_address_that_changed_hands_is_not_freed() {
     assert_eq!(node.read("10.1.2.2"), "b\r\neth0");
 }
 
+/// Makes the directory look as if the index had just been completed, and says what its change time is then.
+fn forge_seal(node: &Node) -> [u8; 16] {
+    let dir = fs::File::open(node.leases()).unwrap();
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1 << 30);
+    dir.set_times(fs::FileTimes::new().set_modified(time)).unwrap();
+    let meta = dir.metadata().unwrap();
+    [meta.ctime(), meta.ctime_nsec()].map(i64::to_le_bytes).concat().try_into().unwrap()
+}
+
+/// The index with the change time put right, and `damage` done.
+fn forge(node: &Node, damage: impl FnOnce(&mut Vec<u8>)) {
+    let index = node.leases().join(".owners");
+    let mut content = fs::read(&index).unwrap();
+    content[112..128].copy_from_slice(&forge_seal(node));
+    damage(&mut content);
+    fs::write(&index, content).unwrap();
+}
+
 #[test]
 fn a_lost_or_damaged_index_is_made_anew() {
     let node = Node::new();
     let conf = node.subnets(&["10.1.2.0/24"]);
-    let seal = || {
-        let dir = fs::File::open(node.leases()).unwrap();
-        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1 << 30);
-        dir.set_times(fs::FileTimes::new().set_modified(time)).unwrap();
-    };
     add("a", &conf).succeeded();
-    let index = node.leases().join(".owners");
-    let good = fs::read(&index).unwrap();
-    for damage in [&b""[..], b"nonsense", &good[..good.len() - 1], &[0; 4240], &good] {
-        // Another file, sealed as if nothing had happened: a restored backup. The inode number gives it away,
-        // even where the content is right; a file system that uses numbers again at once has the others.
-        fs::rename(&index, node.leases().join("kept")).unwrap();
-        fs::write(&index, damage).unwrap();
-        seal();
+    // That the forgery works: without its entries the table is believed, and `a` seems to own nothing.
+    forge(&node, |content| content[128..].fill(0));
+    assert_eq!(add("a", &conf).addresses(), ["10.1.2.3"]);
+    for damage in [
+        |content: &mut Vec<u8>| content.clear(),
+        |content: &mut Vec<u8>| *content = b"nonsense".to_vec(),
+        |content: &mut Vec<u8>| content.truncate(content.len() - 1),
+        |content: &mut Vec<u8>| content.fill(0),
+        // Another boot, and the pages lost.
+        |content: &mut Vec<u8>| {
+            content[22..58].fill(b'0');
+            content[128..].fill(0);
+        },
+        // Another change time.
+        |content: &mut Vec<u8>| {
+            content[120] ^= 1;
+            content[128..].fill(0);
+        },
+    ] {
+        forge(&node, damage);
         assert_eq!(add("a", &conf).addresses(), ["10.1.2.2"]);
-        fs::remove_file(node.leases().join("kept")).unwrap();
     }
-    // The table of another boot.
-    let text = String::from_utf8_lossy(&good[..160]).into_owned();
-    let boot = text.lines().nth(1).unwrap().to_owned();
+    fs::remove_file(node.leases().join(".owners")).unwrap();
+    forge_seal(&node);
+    assert_eq!(add("a", &conf).addresses(), ["10.1.2.2"]);
+}
+
+/// The backup's index says nothing of what came after it, and its modification time comes along.
+#[test]
+fn a_backup_that_is_copied_back_is_read_anew() {
+    let node = Node::new();
+    let conf = node.subnets(&["10.1.2.0/24"]);
     add("a", &conf).succeeded();
-    let mut stale = fs::read(&index).unwrap();
-    stale[17 + 5..17 + boot.len()].fill(b'0');
-    stale[160..].fill(0);
-    let file = fs::OpenOptions::new().write(true).open(&index).unwrap();
-    std::io::Write::write_all(&mut &file, &stale).unwrap();
-    seal();
-    assert_eq!(add("a", &conf).addresses(), ["10.1.2.2"], "not believed after a reboot");
+    let backup = node.data_dir().join("backup");
+    let copy = |from: &Path, to: &Path| {
+        fs::create_dir_all(to).unwrap();
+        let status = std::process::Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
+        assert!(status.success());
+    };
+    copy(&node.leases(), &backup);
+    add("b", &conf).succeeded();
+    copy(&backup, &node.leases());
+    assert!(node.sealed(), "as far as the modification time says");
+    del("b", &conf).succeeded();
+    assert_eq!(node.addresses(), ["10.1.2.2".parse().unwrap()].into());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The built `host-local`, driven as a runtime drives it. No namespace is needed: host-local never opens one.
 
+#![cfg(test)]
+
 mod add;
 mod config;
 mod del_check;

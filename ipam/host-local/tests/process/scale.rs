@@ -53,7 +53,7 @@ fn report(name: &str, medians: &[[Duration; 2]; 2]) -> f64 {
     let both = |times: &[Duration; 2]| times.iter().sum::<Duration>().as_secs_f64();
     let [empty, full] = medians;
     let ratio = both(full) / both(empty);
-    println!(
+    eprintln!(
         "{name}: empty ADD {:?} DEL {:?}; {LEASES} leases ADD {:?} DEL {:?}; ratio {ratio:.2}",
         empty[0], empty[1], full[0], full[1]
     );
@@ -67,7 +67,7 @@ fn ten_thousand_leases_cost_no_more_than_none() {
     // The first call reads the leases that others have made.
     let started = Instant::now();
     call(OURS, "ADD", "first", &networks[1].1).succeeded();
-    println!("first call, which makes the index: {:?}", started.elapsed());
+    eprintln!("first call, which makes the index: {:?}", started.elapsed());
     let mut ratio = report("podwire", &medians(Path::new(OURS), &networks, 300));
     if ratio > BOUND {
         ratio = report("podwire, again", &medians(Path::new(OURS), &networks, 300));
