@@ -69,7 +69,7 @@ fn both_at_once_give_distinct_addresses() {
     let node = Node::new();
     let conf = node.subnets(&["10.1.2.0/24", "2001:db8::/64"]);
     let theirs = reference();
-    let program = |n: usize| if n % 2 == 0 { Path::new(OURS) } else { &theirs };
+    let program = |n: usize| if n.is_multiple_of(2) { Path::new(OURS) } else { &theirs };
     let started: Vec<_> = (0..50).map(|n| start(program(n), "ADD", &format!("c{n}"), &conf, &[])).collect();
     let outcomes: Vec<_> = started.into_iter().map(|child| outcome(child.wait_with_output().unwrap())).collect();
     let given: BTreeSet<String> = outcomes.iter().flat_map(|outcome| outcome.addresses()).collect();
