@@ -43,17 +43,15 @@ pub fn run(options: &Options) -> Result<bool, String> {
 }
 
 /// What tells a test which binaries to run.
-type Environment = [(&'static str, String); 2];
+type Environment = [(&'static str, String); 3];
 
 fn environment(workspace: &Workspace, plugins: &Path) -> Result<Environment, String> {
-    let references = match std::env::var(bins::REFERENCE) {
+    let newest = match std::env::var(bins::NEWEST_REFERENCE) {
         Ok(named) => named,
-        Err(_) => {
-            let newest = debian::newest_reference(&workspace.target.join("reference"))?;
-            format!("{}:{}", bins::DEBIAN, newest.display())
-        }
+        Err(_) => debian::newest_reference(&workspace.target.join("reference"))?.display().to_string(),
     };
-    Ok([(bins::OURS, plugins.display().to_string()), (bins::REFERENCE, references)])
+    let reference = std::env::var(bins::REFERENCE).unwrap_or_else(|_| bins::DEBIAN.to_owned());
+    Ok([(bins::OURS, plugins.display().to_string()), (bins::REFERENCE, reference), (bins::NEWEST_REFERENCE, newest)])
 }
 
 fn not_root() -> String {
