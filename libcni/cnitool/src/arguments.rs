@@ -1,0 +1,153 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::prelude::{Long, Short, Value, ValueExt};
+use libcni::{Code, Error};
+
+use crate::help;
+use crate::nearest::hint;
+
+/// What is asked of us.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Explain ourselves, or one command.
+    Help(Option<String>),
+    /// Our version.
+    Version,
+    /// A verb for a network.
+    Network(Call),
+    /// Check configurations.
+    Validate(Vec<PathBuf>),
+    /// Say what is installed.
+    Plugins,
+}
+
+/// The verbs of a network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verb {
+    Add,
+    Check,
+    Del,
+    Gc,
+    Status,
+}
+
+/// `VERB NET NETNS` with its options.
+#[derive(Debug, PartialEq)]
+pub struct Call {
+    pub verb: Verb,
+    /// The network's name.
+    pub net: String,
+    /// Path of the namespace as it was written.
+    pub netns: PathBuf,
+    /// `--ifname`.
+    pub ifname: Option<String>,
+    /// `--cache-dir`.
+    pub cache_dir: Option<PathBuf>,
+}
+
+fn refuse(why: impl std::fmt::Display) -> Error {
+    Error::new(Code::INVALID_ENVIRONMENT, why.to_string())
+}
+
+/// Reads the arguments, which come without the program's name.
+pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
+    let mut parser = lexopt::Parser::from_args(args);
+    let mut words: Vec<OsString> = Vec::new();
+    let (mut ifname, mut cache_dir, mut wants_help) = (None, None, false);
+    while let Some(arg) = parser.next().map_err(refuse)? {
+        match arg {
+            Short('h') | Long("help") => wants_help = true,
+            Short('V') | Long("version") => return Ok(Action::Version),
+            Short('i') | Long("ifname") => ifname = Some(parser.value().and_then(ValueExt::string).map_err(refuse)?),
+            Long("cache-dir") => cache_dir = Some(parser.value().map_err(refuse)?.into()),
+            Value(word) => words.push(word),
+            other => return Err(refuse(format!("{}; see cnitool --help", other.unexpected()))),
+        }
+    }
+    let mut words = words.into_iter();
+    let Some(command) = words.next() else { return Ok(Action::Help(None)) };
+    let command = command.to_string_lossy().into_owned();
+    if wants_help {
+        return Ok(Action::Help(Some(command)));
+    }
+    let verb = match command.as_str() {
+        "add" => Verb::Add,
+        "check" => Verb::Check,
+        "del" => Verb::Del,
+        "gc" => Verb::Gc,
+        "status" => Verb::Status,
+        "validate" => return Ok(Action::Validate(words.map(PathBuf::from).collect())),
+        "plugins" => return Ok(Action::Plugins),
+        "version" => return Ok(Action::Version),
+        "help" => return Ok(Action::Help(words.next().map(|topic| topic.to_string_lossy().into_owned()))),
+        unknown => {
+            let known = help::COMMANDS.iter().map(|command| command.name);
+            return Err(refuse(format!("unknown command {unknown:?}{}", hint(unknown, known))));
+        }
+    };
+    // More words are ignored, as the reference does.
+    match (words.next(), words.next()) {
+        (Some(net), Some(netns)) => {
+            let net = net.into_string().map_err(|net| refuse(format!("NET is not UTF-8: {net:?}")))?;
+            Ok(Action::Network(Call { verb, net, netns: netns.into(), ifname, cache_dir }))
+        }
+        (Some(_), None) => Err(refuse(format!("NETNS is missing: cnitool {command} NET NETNS"))),
+        _ => Err(refuse(format!("NET and NETNS are missing: cnitool {command} NET NETNS"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Action, String> {
+        parse(line.split_whitespace().map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn verbs_take_a_network_and_a_namespace() {
+        let call = |ifname: Option<&str>| Call {
+            verb: Verb::Add,
+            net: "net".into(),
+            netns: "/run/netns/x".into(),
+            ifname: ifname.map(str::to_owned),
+            cache_dir: None,
+        };
+        assert_eq!(parsed("add net /run/netns/x").unwrap(), Action::Network(call(None)));
+        assert_eq!(parsed("add net /run/netns/x more words").unwrap(), Action::Network(call(None)));
+        for line in
+            ["-i eth1 add net /run/netns/x", "add net --ifname=eth1 /run/netns/x", "add net /run/netns/x -ieth1"]
+        {
+            assert_eq!(parsed(line).unwrap(), Action::Network(call(Some("eth1"))), "{line}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_is_missing() {
+        for (line, error) in [
+            ("add", "NET and NETNS are missing: cnitool add NET NETNS"),
+            ("del net", "NETNS is missing: cnitool del NET NETNS"),
+            ("ad net ns", "unknown command \"ad\"; did you mean \"add\"?"),
+            ("ADD net ns", "unknown command \"ADD\"; did you mean \"add\"?"),
+            ("remove net ns", "unknown command \"remove\""),
+            ("add net ns --nope", "invalid option '--nope'; see cnitool --help"),
+            ("add net ns -i", "missing argument for option '-i'"),
+        ] {
+            assert_eq!(parsed(line).unwrap_err(), error);
+        }
+    }
+
+    #[test]
+    fn help_and_version() {
+        assert_eq!(parsed("").unwrap(), Action::Help(None));
+        assert_eq!(parsed("--help").unwrap(), Action::Help(None));
+        assert_eq!(parsed("help add").unwrap(), Action::Help(Some("add".into())));
+        assert_eq!(parsed("add --help").unwrap(), Action::Help(Some("add".into())));
+        assert_eq!(parsed("--version").unwrap(), Action::Version);
+        assert_eq!(parsed("validate a b").unwrap(), Action::Validate(vec!["a".into(), "b".into()]));
+        assert_eq!(parsed("plugins").unwrap(), Action::Plugins);
+    }
+}

@@ -1,0 +1,122 @@
+//! What cnitool says about itself.
+
+use libcni::{Code, Error, Version};
+
+use crate::nearest::hint;
+
+/// A command and its help.
+pub struct Command {
+    pub name: &'static str,
+    arguments: &'static str,
+    /// One line for the overview.
+    summary: &'static str,
+    /// What else there is to know.
+    more: &'static str,
+}
+
+/// Every command, in the order of the overview.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "add",
+        arguments: "NET NETNS",
+        summary: "attach the namespace to the network, and print the result",
+        more: "If a plugin fails, what the others made is removed again, unless an earlier add of the\n\
+               same namespace and interface is remembered. Plugins' logs go to stderr.\n",
+    },
+    Command {
+        name: "check",
+        arguments: "NET NETNS",
+        summary: "see whether everything is as add left it (cniVersion 0.4.0 and later)",
+        more: "Nothing is printed if it is.\n",
+    },
+    Command {
+        name: "del",
+        arguments: "NET NETNS",
+        summary: "detach the namespace; it may be gone already",
+        more: "To detach twice is no error.\n",
+    },
+    Command {
+        name: "gc",
+        arguments: "NET NETNS",
+        summary: "detach EVERY remembered namespace from the network",
+        more: "There is no way to say which attachments are valid, so none is: every attachment of NET\n\
+               that is remembered in the cache directory is detached, whichever tool made it. NETNS is\n\
+               required and not used. \"disableGC\" in the configuration prevents it.\n",
+    },
+    Command {
+        name: "status",
+        arguments: "NET NETNS",
+        summary: "ask whether the network can take containers (cniVersion 1.1.0 and later)",
+        more: "NETNS is required and not used. Before 1.1.0 there is no way to ask, and the answer is yes.\n",
+    },
+    Command {
+        name: "validate",
+        arguments: "[FILE|DIR]...",
+        summary: "check configurations before they are used",
+        more: "Reports, as FILE:LINE:COLUMN, what is no JSON, unknown keys with the nearest known one,\n\
+               values of the wrong type, missing plugins, versions a plugin does not speak, and ranges that overlap,\n\
+               within a network and between networks. Without an argument the directory NETCONFPATH is\n\
+               checked. The exit status is 1 if there is an error; warnings alone leave it 0.\n\
+               Plugins are looked for in CNI_PATH, or /opt/cni/bin if it is not set.\n",
+    },
+    Command {
+        name: "plugins",
+        arguments: "",
+        summary: "list what is in CNI_PATH, and which versions each plugin speaks",
+        more: "Every program there is asked with CNI_COMMAND=VERSION, which changes nothing.\n\
+               Without CNI_PATH it is /opt/cni/bin.\n",
+    },
+    Command { name: "help", arguments: "[COMMAND]", summary: "explain a command", more: "" },
+];
+
+const OPTIONS: &str = "\
+Options:
+  -i, --ifname NAME    interface in the namespace (CNI_IFNAME, else eth0)
+      --cache-dir DIR  where results are remembered (/var/lib/cni)
+  -h, --help           explain cnitool or a command
+  -V, --version        print the version
+";
+
+const ENVIRONMENT: &str = "\
+Environment:
+  CNI_PATH     directories of plugins, separated by ':'
+  NETCONFPATH  directory of configurations (/etc/cni/net.d)
+  CNI_IFNAME   interface in the namespace (eth0)
+  CNI_ARGS     KEY=VALUE;KEY=VALUE for the plugins
+  CAP_ARGS     JSON object: values for capabilities, like {\"mac\":\"0a:00:00:00:00:01\"}
+";
+
+/// The overview, or the help of a command.
+pub fn text(topic: Option<&str>) -> Result<String, Error> {
+    let Some(topic) = topic else {
+        let mut text =
+            String::from("cnitool drives CNI plugins from the command line.\n\nUsage: cnitool COMMAND ...\n\n");
+        for command in COMMANDS {
+            let usage = format!("{} {}", command.name, command.arguments);
+            text.push_str(&format!("  {usage:<24} {}\n", command.summary));
+        }
+        text.push_str(&format!(
+            "\nNET is a network's name, NETNS the path of a network namespace.\n\n{OPTIONS}\n{ENVIRONMENT}"
+        ));
+        return Ok(text);
+    };
+    let known = COMMANDS.iter().find(|command| command.name == topic).ok_or_else(|| {
+        let known = COMMANDS.iter().map(|command| command.name);
+        Error::new(Code::INVALID_ENVIRONMENT, format!("unknown command {topic:?}{}", hint(topic, known)))
+    })?;
+    let Command { name, arguments, summary, more } = known;
+    let mut text = format!("{name}: {summary}\n\nUsage: cnitool {name} {arguments}\n");
+    if !more.is_empty() {
+        text.push_str(&format!("\n{more}"));
+    }
+    if arguments.starts_with("NET") {
+        text.push_str(&format!("\n{OPTIONS}\n{ENVIRONMENT}"));
+    }
+    Ok(text)
+}
+
+/// The answer to `--version`.
+pub fn version() -> String {
+    let versions: Vec<&str> = Version::ALL.iter().map(|version| version.as_str()).collect();
+    format!("cnitool {}\nCNI protocol versions supported: {}\n", env!("CARGO_PKG_VERSION"), versions.join(", "))
+}
