@@ -1,3 +1,5 @@
-//! In the making.
+//! The `host-local` binary; what it does is in the library beside it.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    libcni::plugin::run(&host_local::HostLocal)
+}

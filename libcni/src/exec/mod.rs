@@ -1,1 +1,33 @@
-//! In the making.
+//! Find a plugin, invoke it, delegate to it.
+//!
+//! A plugin is a program that is started for one verb. Both halves of the protocol start plugins: a runtime
+//! those of a network ([`crate::runtime`]), and a plugin those it delegates to ([`delegate`]). What both need
+//! is here: [`find()`] looks in `CNI_PATH`, [`Invocation`] runs the program with a deadline and bounded output.
+
+pub mod delegate;
+mod find;
+mod invoke;
+mod pipes;
+mod version;
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use find::find;
+pub use invoke::{Failure, Invocation};
+pub use version::versions;
+
+use crate::types::{Code, Error, Success, Version};
+
+/// The result an ADD printed. Where it names no version the configuration's is assumed.
+///
+/// # Errors
+/// Code 6 if it is no result, code 1 if its version is none we know.
+pub(crate) fn decode_result(stdout: &[u8], assumed: Version) -> Result<(Version, Success), Error> {
+    if stdout.trim_ascii().is_empty() {
+        return Err(Error::new(Code::DECODING_FAILURE, "the plugin succeeded but printed no result"));
+    }
+    Success::from_json(stdout, assumed).map_err(|error| error.context("failed to read the plugin's result"))
+}

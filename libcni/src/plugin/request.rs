@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,6 +22,12 @@ pub struct Attachment {
     pub ifname: String,
 }
 
+/// How long a delegate may take unless `ipam.timeoutSeconds` says otherwise. The dhcp plugin asks for up to 208 s
+/// before it gives up.
+const DELEGATE_DEADLINE: Duration = Duration::from_secs(220);
+/// The values of `ipam.timeoutSeconds`.
+const DELEGATE_SECONDS: std::ops::RangeInclusive<u64> = 1..=3600;
+
 /// The network of a request: its name, and its configuration of this plugin.
 #[derive(Clone, Debug)]
 pub struct Network<C> {
@@ -28,6 +35,7 @@ pub struct Network<C> {
     version: Version,
     conf: C,
     ipam: Option<String>,
+    delegate_deadline: Duration,
     dns: Option<Dns>,
     valid_attachments: Option<Vec<Attachment>>,
     prev_result: Option<Value>,
@@ -51,6 +59,21 @@ struct Shared {
 #[derive(Deserialize)]
 struct Ipam {
     r#type: Option<String>,
+    #[serde(rename = "timeoutSeconds")]
+    timeout_seconds: Option<u64>,
+}
+
+impl Ipam {
+    fn deadline(&self) -> Result<Duration, Error> {
+        match self.timeout_seconds {
+            None => Ok(DELEGATE_DEADLINE),
+            Some(seconds) if DELEGATE_SECONDS.contains(&seconds) => Ok(Duration::from_secs(seconds)),
+            Some(seconds) => {
+                Err(Error::new(Code::INVALID_CONFIG, format!("invalid \"ipam.timeoutSeconds\": {seconds}"))
+                    .with_details("expected 1 to 3600"))
+            }
+        }
+    }
 }
 
 /// Whether a `dns` object is more than `{}`.
@@ -87,6 +110,7 @@ impl<C: Conf> Network<C> {
             name,
             version,
             conf: C::from_raw(raw, env)?,
+            delegate_deadline: shared.ipam.as_ref().map_or(Ok(DELEGATE_DEADLINE), Ipam::deadline)?,
             ipam: shared.ipam.and_then(|ipam| ipam.r#type).filter(|name| !name.is_empty()),
             dns: dns.transpose().map_err(undecodable)?,
             valid_attachments,
@@ -116,6 +140,11 @@ impl<C> Network<C> {
     /// `ipam.type`: the plugin that allocates addresses; `None` if there is none (layer 2 only).
     pub fn ipam(&self) -> Option<&str> {
         self.ipam.as_deref()
+    }
+
+    /// How long a delegate may take: `ipam.timeoutSeconds`, a key of ours that others ignore, else 220 s.
+    pub fn delegate_deadline(&self) -> Duration {
+        self.delegate_deadline
     }
 
     /// `dns` of the configuration, which replaces that of IPAM as a whole; `None` if it says nothing. An

@@ -236,3 +236,13 @@ fn gc_tells_absent_from_empty() {
         assert_eq!(run(&[("CNI_COMMAND", "GC")], &conf).2, [called]);
     }
 }
+
+#[test]
+fn the_time_a_delegate_has() {
+    for (seconds, status) in [("1", 0), ("3600", 0), ("null", 0), ("0", 1), ("3601", 1), ("-1", 1), ("\"5\"", 1)] {
+        let conf = format!(r#"{{"name":"net","ipam":{{"type":"x","timeoutSeconds":{seconds}}}}}"#);
+        let (found, stdout, _) = run(&[], &conf);
+        assert_eq!(found, status, "{stdout}");
+        assert_eq!(stdout.contains("timeoutSeconds"), status == 1, "{stdout}");
+    }
+}

@@ -1,3 +1,89 @@
-//! In the making.
+//! bridge: a pod on a Linux bridge.
+//!
+//! ADD makes, in this order: the bridge, if it is not there; a veth pair between pod and node whose host end
+//! is a port of the bridge (with its VLANs, hairpin mode, isolation and spoof check); the addresses and routes
+//! that the IPAM plugin gives out, on the pod's end; the gateway's address on the bridge, and forwarding; the
+//! masquerade rules. If one step fails, those before it are undone.
+//!
+//! DEL removes the veth pair, the lease, the spoof check and the masquerade rules of either backend. The
+//! bridge stays, and so does forwarding: other pods use them.
 
-fn main() {}
+mod bridge;
+mod check;
+mod conf;
+mod egress;
+mod gateway;
+mod lease;
+mod port;
+
+use std::process::ExitCode;
+
+use hostnet::nft::Nft;
+use hostnet::{Netlink, Owner, Undo, endpoint, ipam, link, spoof_check};
+use libcni::plugin::{self, Network, Plugin, Request};
+use libcni::{Error, Success};
+
+use crate::conf::Conf;
+
+struct Bridge;
+
+impl Plugin for Bridge {
+    type Conf = Conf;
+    const ABOUT: &'static str = concat!("CNI bridge plugin v", env!("CARGO_PKG_VERSION"));
+
+    fn add(&self, req: &Request<Conf>) -> Result<Success, Error> {
+        let conf = req.conf();
+        let owner = Owner::of(req);
+        let mut undo = Undo::new();
+        let (mut host, mut pod) = Netlink::pair(req.netns()?)?;
+        let (bridge, veth) = port::attach(&mut host, &mut pod, req, &owner, &mut undo)?;
+        let mut result = port::result(req, &bridge, &veth)?;
+
+        if let Some(ipam) = req.ipam() {
+            let lease = ipam::add(req, ipam, &mut undo)?;
+            lease::complete(conf, lease, &mut result);
+            port::prepare_addresses(&mut pod, req);
+            let dad = endpoint::Options { dad: conf.duplicate_address_detection };
+            endpoint::configure(&mut pod, req.ifname().as_str(), port::POD, &result.ips, &result.routes, dad)?;
+            gateway::ensure(&mut host, conf, &bridge, &mut result)?;
+            egress::ensure(req, &owner, &result, &mut undo)?;
+        } else if !conf.disable_container_interface {
+            link::set_up(&mut pod, veth.pod.index)?;
+        }
+        if !conf.disable_container_interface {
+            port::wait_up(&mut host, &veth.host)?;
+        }
+        if let Some(dns) = req.dns() {
+            result.dns = dns.clone();
+        }
+        undo.keep();
+        Ok(result)
+    }
+
+    fn del(&self, req: &Request<Conf>) -> Result<(), Error> {
+        let owner = Owner::of(req);
+        let link = port::remove(req).map_err(Error::from);
+        let lease = req.ipam().map_or(Ok(()), |ipam| ipam::del(req, ipam));
+        // One socket for both: what is deleted over it is paid for when it is closed, once.
+        let mut nft = Nft::default();
+        let spoof_check = spoof_check::remove_over(&mut nft, &owner).map_err(Error::from);
+        let masquerade = egress::remove(&mut nft, req, &owner).map_err(Error::from);
+        Error::join([link, lease, spoof_check, masquerade].into_iter().filter_map(Result::err).collect())
+    }
+
+    fn check(&self, req: &Request<Conf>) -> Result<(), Error> {
+        if let Some(ipam) = req.ipam() {
+            ipam::check(req, ipam)?;
+        }
+        check::attachment(req)
+    }
+
+    fn status(&self, network: &Network<Conf>) -> Result<(), Error> {
+        bridge::status(network.conf())?;
+        network.ipam().map_or(Ok(()), |ipam| ipam::status(network, ipam))
+    }
+}
+
+fn main() -> ExitCode {
+    plugin::run(&Bridge)
+}

@@ -28,24 +28,36 @@ pub struct Address {
     pub dad_failed: bool,
 }
 
-/// The addresses of both families.
+/// The addresses of a link, of both families.
 ///
 /// # Errors
 /// The kernel's refusal, or a list that never held still.
 pub fn list(nl: &mut Netlink, index: u32) -> Result<Vec<Address>> {
+    let mut addresses = dump(nl, index)?;
+    // Kernels without strict checking (before 4.20) answer with those of all links.
+    addresses.retain(|(link, _)| *link == index);
+    Ok(addresses.into_iter().map(|(_, address)| address).collect())
+}
+
+/// The addresses of all links, of both families.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_all(nl: &mut Netlink) -> Result<Vec<Address>> {
+    Ok(dump(nl, 0)?.into_iter().map(|(_, address)| address).collect())
+}
+
+/// Addresses with the index of their link; those of all links where `index` is 0.
+fn dump(nl: &mut Netlink, index: u32) -> Result<Vec<(u32, Address)>> {
     let mut request = AddressMessage::default();
     request.header.index = index;
     let answers = nl.socket.dump(RouteNetlinkMessage::GetAddress(request));
-    let answers =
-        answers.map_err(|failure| failure.doing(format!("list addresses of link {}", link::describe(nl, index))))?;
-    Ok(answers
-        .iter()
-        .filter_map(|answer| match answer {
-            // Kernels without strict checking (before 4.20) answer with those of all links.
-            RouteNetlinkMessage::NewAddress(message) if message.header.index == index => read(message),
-            _ => None,
-        })
-        .collect())
+    let answers = answers.map_err(|failure| failure.doing(format!("list addresses in {}", nl.netns())))?;
+    let address = |answer: &RouteNetlinkMessage| match answer {
+        RouteNetlinkMessage::NewAddress(message) => Some((message.header.index, read(message)?)),
+        _ => None,
+    };
+    Ok(answers.iter().filter_map(address).collect())
 }
 
 fn read(message: &AddressMessage) -> Option<Address> {

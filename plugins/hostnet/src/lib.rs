@@ -5,6 +5,7 @@ pub mod addr;
 pub mod bridge;
 pub mod endpoint;
 pub mod error;
+pub mod ipam;
 pub mod iptables;
 pub mod link;
 pub mod masquerade;

@@ -8,9 +8,10 @@ use netlink_packet_core::DefaultNla;
 use netlink_packet_route::RouteNetlinkMessage;
 pub use netlink_packet_route::link::State as OperState;
 use netlink_packet_route::link::{
-    InfoBridge, InfoData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoBridgePort, InfoData, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 
+use crate::bridge::Port;
 use crate::error::{Error, Result};
 use crate::netlink::{Event, Netlink};
 
@@ -52,6 +53,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// Of a bridge: whether it filters by VLAN; `None` where the kernel cannot.
     pub vlan_filtering: Option<bool>,
+    /// Of a port of a bridge: its settings.
+    pub port: Option<Port>,
 }
 
 impl Link {
@@ -78,6 +81,7 @@ impl Link {
             parent_netns: None,
             alias: None,
             vlan_filtering: None,
+            port: None,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -104,6 +108,17 @@ impl Link {
                     InfoBridge::VlanFiltering(on) => Some(*on),
                     _ => None,
                 });
+            }
+            LinkInfo::PortData(InfoPortData::BridgePort(data)) => {
+                let mut port = Port::default();
+                for info in data {
+                    match info {
+                        InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
+                        InfoBridgePort::Isolated(on) => port.isolated = *on,
+                        _ => {}
+                    }
+                }
+                self.port = Some(port);
             }
             _ => {}
         }

@@ -54,14 +54,15 @@ impl Netns {
         Ok(Self { file, path: path.to_owned(), id: (metadata.dev(), metadata.ino()) })
     }
 
-    /// The same; `None` where the path does not exist, as after the death of its process or a reboot.
+    /// The same; `None` where the path does not exist, as after the death of its process or a reboot, or is the empty
+    /// file that a namespace was mounted on: a crash leaves it behind, and the reference then fails every DEL.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn get(path: &Path) -> Result<Option<Self>> {
         match Self::open(path) {
             Ok(netns) => Ok(Some(netns)),
-            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) if error.is_not_found() || is_mount_point_only(path) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -111,6 +112,10 @@ impl Netns {
         drop(home);
         Ok(result)
     }
+}
+
+fn is_mount_point_only(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0)
 }
 
 /// The way back, taken on drop so that a panic takes it too.

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 
+use libcni::plugin::Request;
 use libcni::types::{ContainerId, IfName, NetworkName};
 use sha2::{Digest, Sha512};
 
@@ -24,6 +25,12 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// The attachment of a request.
+    pub fn of<C>(req: &Request<C>) -> Self {
+        let (network, container, ifname) = (req.name().clone(), req.container_id().clone(), req.ifname().clone());
+        Self { network, container, ifname }
+    }
+
     /// Chain in table `nat` of iptables: `CNI-` and 24 hex digits.
     ///
     /// The interface is not part of it (so two interfaces of a container on one network share the

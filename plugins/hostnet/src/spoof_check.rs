@@ -75,7 +75,7 @@ impl Names {
 /// link. What an earlier ADD of the same owner left is replaced.
 pub fn add(owner: &Owner, host_veth: &str, mac: Mac) -> Result<(), Error> {
     let names = Names::of(owner);
-    Nft::open()?.settle(|nft| {
+    Nft::default().settle(|nft| {
         let mut batch = Batch::default();
         batch.ensure_table(TABLE, None);
         if !nft.has_chain(PREROUTING)? {
@@ -100,19 +100,22 @@ pub fn add(owner: &Owner, host_veth: &str, mac: Mac) -> Result<(), Error> {
 
 /// Removes the owner's rules and chains. What is gone already is fine, and so is a kernel without nf_tables.
 pub fn remove(owner: &Owner) -> Result<(), Error> {
+    remove_over(&mut Nft::default(), owner)
+}
+
+/// [`remove`] over a connection of the caller's: one that also removes links does so before it drops the connection.
+pub fn remove_over(nft: &mut Nft, owner: &Owner) -> Result<(), Error> {
     let names = Names::of(owner);
-    let removed = Nft::open().and_then(|mut nft| {
-        nft.settle(|nft| {
-            let mut batch = Batch::default();
-            remove_jumps(nft, &names, &mut batch)?;
-            // In this order: a chain can go when nothing jumps to it any more.
-            for chain in [names.iface(), names.mac()] {
-                if nft.has_chain(chain)? {
-                    batch.remove_chain(chain);
-                }
+    let removed = nft.settle(|nft| {
+        let mut batch = Batch::default();
+        remove_jumps(nft, &names, &mut batch)?;
+        // In this order: a chain can go when nothing jumps to it any more.
+        for chain in [names.iface(), names.mac()] {
+            if nft.has_chain(chain)? {
+                batch.remove_chain(chain);
             }
-            Ok(batch)
-        })
+        }
+        Ok(batch)
     });
     removed.or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(()) })
 }
@@ -130,7 +133,7 @@ fn remove_jumps(nft: &mut Nft, names: &Names, batch: &mut Batch) -> Result<(), E
 pub fn check(owner: &Owner, host_veth: &str, mac: Mac) -> Result<(), Error> {
     let names = Names::of(owner);
     let wanted = names.rules(host_veth, mac);
-    let mut nft = Nft::open()?;
+    let mut nft = Nft::default();
     for chain in [PREROUTING, names.iface(), names.mac()] {
         let present: Vec<_> = nft.rules(chain)?.iter().filter(|rule| names.owns(rule)).map(Rule::expressions).collect();
         let mut expected = wanted.iter().filter(|(of, _)| *of == chain).map(|(_, expressions)| expressions);

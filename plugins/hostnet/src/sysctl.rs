@@ -38,6 +38,14 @@ pub fn set(nl: &Netlink, key: &str, value: &str) -> Result<()> {
     written.map_err(|error| Error::io(doing(), &error))
 }
 
+/// Lets the node forward packets of a family, as a gateway must. It is never taken back: others may rely on it.
+///
+/// # Errors
+/// The key cannot be written, or the kernel does not have the family.
+pub fn enable_forwarding(nl: &Netlink, ipv4: bool) -> Result<()> {
+    set(nl, if ipv4 { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" }, "1")
+}
+
 /// The file of a key. `None` for a key that would lead out of `/proc/sys`: `..`, `.`, an empty part.
 fn path(key: &str) -> Option<PathBuf> {
     let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');

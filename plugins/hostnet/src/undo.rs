@@ -3,16 +3,16 @@
 
 use std::fmt;
 
-type Step = Box<dyn FnOnce() -> Result<(), String>>;
+type Step<'a> = Box<dyn FnOnce() -> Result<(), String> + 'a>;
 
 /// Steps to take back, the last first.
 #[derive(Default)]
 #[must_use = "dropped at once, it undoes at once"]
-pub struct Undo {
-    steps: Vec<(String, Step)>,
+pub struct Undo<'a> {
+    steps: Vec<(String, Step<'a>)>,
 }
 
-impl Undo {
+impl<'a> Undo<'a> {
     /// Nothing to take back yet.
     pub fn new() -> Self {
         Self::default()
@@ -20,7 +20,7 @@ impl Undo {
 
     /// Adds a step. `what` says what it does (`remove the veth pair`); a failure is written to stderr, since
     /// the error that led here is the one to report.
-    pub fn push<E: fmt::Display>(&mut self, what: impl Into<String>, step: impl FnOnce() -> Result<(), E> + 'static) {
+    pub fn push<E: fmt::Display>(&mut self, what: impl Into<String>, step: impl FnOnce() -> Result<(), E> + 'a) {
         self.steps.push((what.into(), Box::new(|| step().map_err(|error| error.to_string()))));
     }
 
@@ -30,7 +30,7 @@ impl Undo {
     }
 }
 
-impl Drop for Undo {
+impl Drop for Undo<'_> {
     fn drop(&mut self) {
         while let Some((what, step)) = self.steps.pop() {
             if let Err(error) = step() {
@@ -47,7 +47,7 @@ mod tests {
 
     use super::*;
 
-    fn steps(log: &Rc<RefCell<Vec<u32>>>) -> Undo {
+    fn steps(log: &Rc<RefCell<Vec<u32>>>) -> Undo<'static> {
         let mut undo = Undo::new();
         for step in 1..=3 {
             let log = log.clone();

@@ -113,14 +113,14 @@ pub(crate) fn refuse_router_advertisements(host: &Netlink, name: &str) {
 /// Names for the host's end: `veth` and 8 hex digits, as the reference's, but derived from the owner, so that an
 /// operator and a repeated ADD come to the same name. Ten of them.
 pub fn host_names(owner: &Owner) -> impl Iterator<Item = String> + Clone + use<> {
-    let base = Sha512::new()
-        .chain_update(owner.network.as_str())
-        .chain_update([0])
-        .chain_update(owner.container.as_str())
-        .chain_update([0])
-        .chain_update(owner.ifname.as_str());
+    names(&[owner.network.as_str(), owner.container.as_str(), owner.ifname.as_str()])
+}
+
+/// Names of the same form for a pair that belongs to something else than an attachment.
+pub fn names(of: &[&str]) -> impl Iterator<Item = String> + Clone + use<> {
+    let base = of.iter().fold(Sha512::new(), |hash, part| hash.chain_update(part).chain_update([0]));
     (0u8..10).map(move |attempt| {
-        let hash = base.clone().chain_update([0, attempt]).finalize();
+        let hash = base.clone().chain_update([attempt]).finalize();
         let digits = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect::<String>();
         format!("veth{digits}")
     })

@@ -31,21 +31,19 @@ pub fn is_usable() -> bool {
 
 pub fn add(owner: &Owner, addrs: &[Cidr]) -> Result<(), Error> {
     let chain = owner.iptables_chain();
-    for (version, wanted) in by_version(owner, &chain, addrs) {
-        let iptables = Iptables::find(version)?;
-        let mut commands = vec![format!("-N {chain}")];
-        commands.extend(wanted.iter().map(Rule::to_string));
-        // Nearly always the chain is new. Where it is not, nothing was changed.
-        if let Err(error) = iptables.restore(NAT, &commands) {
-            let Some(mut present) = iptables.rules(NAT, &chain)? else { return Err(error) };
-            present.extend(iptables.rules(NAT, POSTROUTING)?.unwrap_or_default());
-            let missing: Vec<_> = wanted.iter().filter(|rule| !present.contains(rule)).map(Rule::to_string).collect();
-            if !missing.is_empty() {
-                iptables.restore(NAT, &missing)?;
-            }
-        }
-    }
-    Ok(())
+    by_version(owner, &chain, addrs).into_iter().try_for_each(|(version, wanted)| add_version(version, &chain, &wanted))
+}
+
+fn add_version(version: Version, chain: &str, wanted: &[Rule]) -> Result<(), Error> {
+    let iptables = Iptables::find(version)?;
+    let mut commands = vec![format!("-N {chain}")];
+    commands.extend(wanted.iter().map(Rule::to_string));
+    // Nearly always the chain is new. Where it is not, nothing was changed.
+    let Err(error) = iptables.restore(NAT, &commands) else { return Ok(()) };
+    let Some(mut present) = iptables.rules(NAT, chain)? else { return Err(error) };
+    present.extend(iptables.rules(NAT, POSTROUTING)?.unwrap_or_default());
+    let missing: Vec<_> = wanted.iter().filter(|rule| !present.contains(rule)).map(Rule::to_string).collect();
+    if missing.is_empty() { Ok(()) } else { iptables.restore(NAT, &missing) }
 }
 
 /// The rules of the versions that have any, each once and in the reference's order.

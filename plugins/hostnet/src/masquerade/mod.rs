@@ -65,6 +65,11 @@ pub fn add(owner: &Owner, backend: Option<Backend>, addrs: &[Cidr]) -> Result<()
 /// addresses of those that stay. All is tried before an error is reported, and a backend that does
 /// not work on this node has nothing to report.
 pub fn remove(owner: &Owner, keep: &[IpAddr]) -> Result<(), Error> {
+    remove_over(&mut Nft::default(), owner, keep)
+}
+
+/// [`remove`] over a connection of the caller's: one that also removes links does so before it drops the connection.
+pub fn remove_over(nft: &mut Nft, owner: &Owner, keep: &[IpAddr]) -> Result<(), Error> {
     let mut errors = Vec::new();
     let mut note = |outcome: Result<(), Error>, is_usable: fn() -> bool| {
         if let Err(error) = outcome
@@ -73,14 +78,8 @@ pub fn remove(owner: &Owner, keep: &[IpAddr]) -> Result<(), Error> {
             errors.push(error.to_string());
         }
     };
-    // One socket for both: deletions are paid for when it is closed, once.
-    match Nft::open() {
-        Ok(mut nft) => {
-            note(nftables::remove(&mut nft, owner), Nft::is_usable);
-            note(iptables::remove_nft(&mut nft, owner, keep), Nft::is_usable);
-        }
-        Err(error) => note(Err(error), Nft::is_usable),
-    }
+    note(nftables::remove(nft, owner), Nft::is_usable);
+    note(iptables::remove_nft(nft, owner, keep), Nft::is_usable);
     note(iptables::remove_legacy(owner, keep), iptables::is_usable);
     if errors.is_empty() {
         return Ok(());

@@ -41,7 +41,7 @@ type MatchAddress = fn(Direction, Operator, &Cidr) -> Vec<Expression>;
 
 pub fn add(owner: &Owner, addrs: &[Cidr]) -> Result<(), Error> {
     let comment = owner.nft_comment();
-    Nft::open()?.settle(|nft| {
+    Nft::default().settle(|nft| {
         let mut batch = Batch::default();
         if nft.rules(POSTROUTING)?.is_empty() {
             prepare(nft, &mut batch)?;
@@ -94,7 +94,7 @@ pub fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), Error> {
 }
 
 pub fn check(owner: &Owner, addrs: &[Cidr]) -> Result<(), Error> {
-    let mut nft = Nft::open()?;
+    let mut nft = Nft::default();
     let goto = Expression::Verdict(Verdict::Goto(CHECKS.name.to_owned()));
     if !nft.rules(POSTROUTING)?.iter().any(|rule| rule.expressions() == [goto.clone()]) {
         return Err(missing(owner, format!("no rule of {POSTROUTING} leads to {}", CHECKS.name)));

@@ -28,31 +28,36 @@ use message::Message;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::error::Error;
-use crate::netlink::Socket;
+use crate::netlink::{Failure, Socket};
 
 /// How often a change is tried again when somebody else changed the same objects in between.
 const ATTEMPTS: usize = 5;
 
-/// A connection to nf_tables in the network namespace in which it was opened.
+/// A connection to nf_tables, opened at its first use and in the network namespace of that moment.
+///
+/// To drop one that has deleted something waits until the kernel has destroyed it, 5 to 20 ms. That goes on
+/// by itself meanwhile: keep the connection while links are removed, which takes as long, and the wait is gone.
+#[derive(Default)]
 pub struct Nft {
-    socket: Socket,
+    socket: Option<Socket>,
 }
 
 impl Nft {
-    /// Connects. No kernel module is loaded and nothing is asked yet.
-    pub fn open() -> Result<Self, Error> {
-        let socket = Socket::open(NETLINK_NETFILTER).map_err(|failure| failure.doing("open a netfilter socket"))?;
-        Ok(Self { socket })
-    }
-
     /// Whether this kernel has nf_tables (and lets us use it).
     pub fn is_usable() -> bool {
-        Self::open().is_ok_and(|mut nft| nft.socket.get(Message::get_generation()).is_ok())
+        Self::default().socket().is_ok_and(|socket| socket.get(Message::get_generation()).is_ok())
+    }
+
+    fn socket(&mut self) -> Result<&mut Socket, Failure> {
+        match &mut self.socket {
+            Some(socket) => Ok(socket),
+            closed => Ok(closed.insert(Socket::open(NETLINK_NETFILTER)?)),
+        }
     }
 
     /// Whether the chain exists.
     pub fn has_chain(&mut self, chain: Chain<'_>) -> Result<bool, Error> {
-        match self.socket.get(Message::get_chain(chain)) {
+        match self.socket().and_then(|socket| socket.get(Message::get_chain(chain))) {
             Ok(_) => Ok(true),
             Err(failure) if failure.errno() == Some(libc::ENOENT) => Ok(false),
             Err(failure) => Err(failure.doing(format!("look for chain {chain}"))),
@@ -61,7 +66,7 @@ impl Nft {
 
     /// The rules of one chain in their order; none when the chain, or its table, is absent.
     pub fn rules(&mut self, chain: Chain<'_>) -> Result<Vec<Rule>, Error> {
-        let answers = match self.socket.dump(Message::get_rules(chain)) {
+        let answers = match self.socket().and_then(|socket| socket.dump(Message::get_rules(chain))) {
             Ok(answers) => answers,
             Err(failure) if failure.errno() == Some(libc::ENOENT) => return Ok(Vec::new()),
             Err(failure) => return Err(failure.doing(format!("list the rules of {chain}"))),
@@ -73,7 +78,8 @@ impl Nft {
     /// Makes the changes, all or none. An empty batch asks nothing of the kernel.
     pub fn commit(&mut self, batch: Batch) -> Result<(), Error> {
         let (messages, doing) = batch.into_parts();
-        self.socket.batch(messages).map_err(|failed| {
+        let socket = self.socket().map_err(|failure| failure.doing("open a netfilter socket"))?;
+        socket.batch(messages).map_err(|failed| {
             let doing = failed.index.and_then(|index| doing.into_iter().nth(index));
             failed.error.doing(doing.unwrap_or_else(|| "change the nf_tables ruleset".to_owned()))
         })

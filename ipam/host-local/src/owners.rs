@@ -1,0 +1,236 @@
+//! The index from owners to addresses, in the file `.owners` beside the leases.
+//!
+//! A lease's file is named by its address, and its owner stands inside: to find what an owner holds, the
+//! reference reads every file there is. This table spares that. It is a hint and a proof, in that order:
+//!
+//! **What it says is verified.** An entry is used only after the lease's file has been read and names the owner.
+//! So a wrong entry costs a read, never an address.
+//!
+//! **What it does not say is true**, while the table is *sealed*. This is what needs an argument, because the
+//! reference and people with `rm` change the directory and know nothing of the table:
+//!
+//! 1. Whoever creates, links, renames or removes a file makes the kernel set the directory's modification time
+//!    to the present.
+//! 2. A process of ours that has made its changes and has written all of them into the table sets the directory's
+//!    modification time to [`SEAL`], a moment in 2004. The kernel sets it to that value never again: no clock is
+//!    there, however coarse its ticks or the file system's timestamps. (This is why it is not a time that was
+//!    read back, which a change in the same tick would leave as it is.)
+//! 3. All of it happens under the lock that the reference takes too. So between the first change and the seal
+//!    there is no change but ours. A process killed before the seal leaves the kernel's time behind.
+//! 4. Hence: modification time equal to `SEAL` means that no file came or went since the table was complete.
+//!    Contents do not change after the lock is released: leases are written once, by both suites.
+//! 5. A power failure may keep the directory and lose the table's pages, or the other way round. So the table
+//!    names the boot it was written in, and after a reboot it is not believed.
+//! 6. A copy or a restored backup may bring the modification time along. So the table names the inode numbers of
+//!    the directory and of itself, which a copy does not have.
+//!
+//! A table that is not believed is made anew: one reading of all leases, which also finds what killed processes
+//! left ([`crate::store`]). If it cannot be written (read-only or full disk) the directory stays unsealed, and
+//! each call reads everything, as the reference always does. What is left is a person who copies a lease into
+//! the directory by hand, without the lock, in the microseconds between (2) and the change before it; that lease
+//! is seen with the next change by the reference or the next boot.
+//!
+//! Layout: a header of [`HEADER`] bytes, then buckets of [`BUCKET`] bytes, each with slots of a fingerprint of
+//! the lease's content (8 bytes) and its address (16 bytes; IPv4 as mapped IPv6). A free slot is all zeros.
+//! The reference reads the file when it looks for leases, as it reads every file, and finds no owner in it.
+
+use std::fs::{self, File, FileTimes, OpenOptions};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use crate::lease::Lease;
+
+/// The table's name in the directory.
+pub const NAME: &str = ".owners";
+/// The directory's modification time when the table is complete: 2^30 seconds, 10 January 2004.
+const SEAL: Duration = Duration::from_secs(1 << 30);
+const HEADER: usize = 160;
+const SLOT: usize = 24;
+const SLOTS: usize = 170;
+const BUCKET: usize = SLOT * SLOTS;
+/// Mean number of slots in use after a table has been made; the next growth is far then.
+const LOAD: usize = 24;
+/// Buckets of the largest table: far more than a node has addresses, 32 MB.
+const BUCKETS_MAX: usize = 1 << 13;
+
+/// An open table that is complete.
+#[derive(Debug)]
+pub struct Owners {
+    file: File,
+    buckets: usize,
+}
+
+impl Owners {
+    /// Opens the table of a locked directory if it is sealed. `None`: it must be made anew.
+    pub fn get(dir: &Path, dir_file: &File) -> Option<Self> {
+        let dir_meta = dir_file.metadata().ok()?;
+        if dir_meta.modified().ok()? != SystemTime::UNIX_EPOCH + SEAL {
+            return None;
+        }
+        let path = dir.join(NAME);
+        let file = OpenOptions::new().read(true).write(true).open(&path).or_else(|_| File::open(&path)).ok()?;
+        let meta = file.metadata().ok()?;
+        let mut written = [0; HEADER];
+        file.read_exact_at(&mut written, 0).ok()?;
+        let body = usize::try_from(meta.len()).ok()?.checked_sub(HEADER)?;
+        let buckets = body / BUCKET;
+        let whole = meta.is_file() && buckets > 0 && buckets * BUCKET == body;
+        (whole && written == header(&dir_meta, &meta)?).then_some(Self { file, buckets })
+    }
+
+    /// Makes the table of a locked directory. The directory is to be sealed afterwards.
+    pub fn create(dir: &Path, dir_file: &File, leases: &[Lease]) -> io::Result<Self> {
+        let slots: Vec<Slot> = leases.iter().map(|(content, addr)| Slot::new(content, *addr)).collect();
+        Self::with_slots(dir, dir_file, &slots)
+    }
+
+    fn with_slots(dir: &Path, dir_file: &File, slots: &[Slot]) -> io::Result<Self> {
+        let mut buckets = slots.len().div_ceil(LOAD).next_power_of_two().min(BUCKETS_MAX);
+        while buckets <= BUCKETS_MAX {
+            if let Some(body) = fill(slots, buckets) {
+                return Self::write(dir, dir_file, buckets, &body);
+            }
+            buckets *= 2;
+        }
+        Err(io::Error::other("too many leases of one owner"))
+    }
+
+    /// The old file goes first: from then on, until the seal, nothing believes the table.
+    fn write(dir: &Path, dir_file: &File, buckets: usize, body: &[u8]) -> io::Result<Self> {
+        let path = dir.join(NAME);
+        remove_if_there(&path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let header = header(&dir_file.metadata()?, &file.metadata()?);
+        let header = header.ok_or_else(|| io::Error::other("the boot is unknown"))?;
+        (&file).write_all(&header)?;
+        (&file).write_all(body)?;
+        Ok(Self { file, buckets })
+    }
+
+    /// Addresses whose lease may have this content; among them are all that have it.
+    pub fn get_addresses(&self, content: &str) -> io::Result<Vec<IpAddr>> {
+        let print = fingerprint(content);
+        let mut bucket = [0; BUCKET];
+        self.file.read_exact_at(&mut bucket, self.offset(print))?;
+        Ok(bucket.chunks_exact(SLOT).map(Slot::read).filter(|slot| slot.print == print).map(Slot::address).collect())
+    }
+
+    /// Enters a lease. Where its bucket is full the table is made anew, larger.
+    pub fn insert(&mut self, dir: &Path, dir_file: &File, content: &str, addr: IpAddr) -> io::Result<()> {
+        let slot = Slot::new(content, addr);
+        if self.replace(slot.print, Slot::default(), slot)? {
+            return Ok(());
+        }
+        let mut body = vec![0; self.buckets * BUCKET];
+        self.file.read_exact_at(&mut body, HEADER as u64)?;
+        let mut slots: Vec<Slot> = body.chunks_exact(SLOT).map(Slot::read).filter(|slot| slot.print != 0).collect();
+        slots.push(slot);
+        *self = Self::with_slots(dir, dir_file, &slots)?;
+        Ok(())
+    }
+
+    /// Strikes a lease out; one that is not there is fine.
+    pub fn remove(&self, content: &str, addr: IpAddr) -> io::Result<()> {
+        let slot = Slot::new(content, addr);
+        self.replace(slot.print, slot, Slot::default()).map(|_| ())
+    }
+
+    /// Replaces a slot in the bucket of a fingerprint. `false`: there is none like it.
+    fn replace(&self, print: u64, old: Slot, new: Slot) -> io::Result<bool> {
+        let mut bucket = [0; BUCKET];
+        let offset = self.offset(print);
+        self.file.read_exact_at(&mut bucket, offset)?;
+        let Some(index) = bucket.chunks_exact(SLOT).position(|slot| Slot::read(slot) == old) else {
+            return Ok(false);
+        };
+        self.file.write_all_at(&new.bytes(), offset + (index * SLOT) as u64)?;
+        Ok(true)
+    }
+
+    fn offset(&self, print: u64) -> u64 {
+        (HEADER + bucket_of(print, self.buckets) * BUCKET) as u64
+    }
+}
+
+/// Declares the table complete. On failure the directory stays unsealed, which is safe.
+pub fn seal(dir_file: &File) -> io::Result<()> {
+    dir_file.set_times(FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + SEAL))
+}
+
+/// Removes a file; one that is gone already is fine.
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What a table that may be believed begins with. `None` where the boot is unknown (no `/proc`).
+fn header(dir: &fs::Metadata, table: &fs::Metadata) -> Option<[u8; HEADER]> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().filter(|boot| !boot.is_empty())?;
+    let (boot, dev, dir, table) = (boot.trim(), dir.dev(), dir.ino(), table.ino());
+    let text = format!("podwire owners 1\nboot {boot}\ndevice {dev}\ndirectory {dir}\nfile {table}\n");
+    let mut header = [0; HEADER];
+    header.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+    Some(header)
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Slot {
+    /// Never 0 in a slot in use.
+    print: u64,
+    addr: u128,
+}
+
+impl Slot {
+    fn new(content: &str, addr: IpAddr) -> Self {
+        let addr = match addr {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        Self { print: fingerprint(content), addr: addr.to_bits() }
+    }
+
+    /// Reads [`SLOT`] bytes.
+    fn read(bytes: &[u8]) -> Self {
+        let print = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        Self { print, addr: bytes.last_chunk().map_or(0, |bytes| u128::from_le_bytes(*bytes)) }
+    }
+
+    fn bytes(self) -> [u8; SLOT] {
+        let mut bytes = [0; SLOT];
+        let pieces = self.print.to_le_bytes().into_iter().chain(self.addr.to_le_bytes());
+        bytes.iter_mut().zip(pieces).for_each(|(byte, piece)| *byte = piece);
+        bytes
+    }
+
+    fn address(self) -> IpAddr {
+        IpAddr::from(Ipv6Addr::from_bits(self.addr)).to_canonical()
+    }
+}
+
+/// The buckets with all slots in them; `None` where one overflows.
+fn fill(slots: &[Slot], buckets: usize) -> Option<Vec<u8>> {
+    let mut body = vec![0; buckets * BUCKET];
+    for slot in slots {
+        let bucket = body.chunks_exact_mut(BUCKET).nth(bucket_of(slot.print, buckets))?;
+        let free = bucket.chunks_exact_mut(SLOT).find(|bytes| Slot::read(bytes).print == 0)?;
+        free.copy_from_slice(&slot.bytes());
+    }
+    Some(body)
+}
+
+/// `buckets` is a power of two.
+fn bucket_of(print: u64, buckets: usize) -> usize {
+    // The high half is what FNV mixes best.
+    usize::try_from(print >> 32).unwrap_or_default() & (buckets - 1)
+}
+
+/// FNV-1a, 64 bits: the same in every build, as what two builds of one boot both read must be.
+fn fingerprint(content: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    content.bytes().fold(0xcbf2_9ce4_8422_2325, step).max(1)
+}

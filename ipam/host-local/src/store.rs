@@ -1,0 +1,413 @@
+//! The files of one network, and the lock that both suites take.
+//!
+//! | file | content |
+//! |---|---|
+//! | `<address>` | a lease: `<container>` CR LF `<interface>`; leases of before 2018 have only the container |
+//! | `last_reserved_ip.<N>` | the address that range set N gave out last |
+//! | `lock` | flock(2) is held on it for the whole of each call |
+//! | `.owners` | the index, see [`crate::owners`]; the reference does not know it |
+//! | `.lease` | a lease that is being written; exists only under the lock |
+//!
+//! A lease is written to `.lease` and then linked to its name: the name appears with its content or not at all,
+//! and `link(2)` refuses a name that is taken. A process killed on the way leaves `.lease`, or, if it was the
+//! reference, an empty `<address>`. Under the lock both can only be such remains, and since both have changed the
+//! directory behind the index, the next call reads everything and removes them. (If it is the reference's DEL that
+//! comes next, it removes `.lease` if the owner is the same; nothing else of it touches the file.)
+//!
+//! Nothing is synced to disk, as in the reference: after a power failure no container of before is running, and
+//! an address file that lost its content is found empty and removed.
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use libcni::plugin::Attachment;
+use libcni::{Code, Error};
+
+use crate::lease::{self, Lease, Owner};
+use crate::lock;
+use crate::owners::{self, Owners, remove_if_there};
+
+/// The name of a lease that is being written.
+const DRAFT: &str = ".lease";
+/// Candidates that are tried one by one before the directory is listed.
+const PROBES: usize = 32;
+
+/// A file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// An operation failed.
+    #[error("failed to {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Another process holds the lock.
+    #[error("{} has been locked by another process for {} s", path.display(), waited.as_secs())]
+    Busy {
+        /// The lock's file.
+        path: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+}
+
+impl StoreError {
+    /// What turns a system error into ours.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        let code = match error {
+            StoreError::Io { .. } => Code::IO_FAILURE,
+            StoreError::Busy { .. } => Code::TRY_AGAIN_LATER,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// The locked directory of one network.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    dir_file: File,
+    /// The index while it is complete.
+    owners: Option<Owners>,
+    /// All leases, if they had to be read and no index could be written.
+    leases: Option<Vec<Lease>>,
+    read_only: bool,
+    changed: bool,
+    /// Dropped last, after the directory is sealed.
+    _lock: File,
+}
+
+/// A complete index is declared complete when the work is done, whether it succeeded or not.
+impl Drop for Store {
+    fn drop(&mut self) {
+        if self.changed && self.owners.is_some() {
+            // Unsealed is safe, only slower.
+            let _ = owners::seal(&self.dir_file);
+        }
+    }
+}
+
+impl Store {
+    /// Makes the directory if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// It cannot be made or written, or `wait` is over.
+    pub fn open(dir: &Path, wait: Duration) -> Result<Self, StoreError> {
+        loop {
+            DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(StoreError::io("create", dir))?;
+            if let Some(store) = Self::lock(dir, wait)? {
+                return Ok(store);
+            }
+        }
+    }
+
+    /// Locks the directory. `None`: there is none, so there are no leases.
+    ///
+    /// # Errors
+    /// It cannot be read, or `wait` is over.
+    pub fn open_existing(dir: &Path, wait: Duration) -> Result<Option<Self>, StoreError> {
+        match fs::metadata(dir) {
+            Ok(_) => Self::lock(dir, wait),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io("open", dir)(error)),
+        }
+    }
+
+    /// The same, for looking only: no remains are removed, and no index is written.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// `None`: the directory was removed meanwhile.
+    fn lock(dir: &Path, wait: Duration) -> Result<Option<Self>, StoreError> {
+        let Some(lock) = lock::take(dir, wait)? else { return Ok(None) };
+        let dir_file = File::open(dir).map_err(StoreError::io("open", dir))?;
+        let owners = Owners::get(dir, &dir_file);
+        let dir = dir.to_owned();
+        Ok(Some(Self { dir, dir_file, owners, leases: None, read_only: false, changed: false, _lock: lock }))
+    }
+
+    /// Addresses whose lease has exactly this content, in order.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn held_by(&mut self, content: &str) -> Result<Vec<IpAddr>, StoreError> {
+        let known = self.owners.as_ref().and_then(|owners| owners.get_addresses(content).ok());
+        let hints = match known {
+            Some(hints) => hints,
+            None => {
+                self.owners = None;
+                let leases = match self.leases.take() {
+                    Some(leases) => leases,
+                    None => self.scan()?,
+                };
+                let hints = leases.iter().filter(|(lease, _)| lease == content).map(|(_, addr)| *addr).collect();
+                self.leases = Some(leases).filter(|_| self.owners.is_none());
+                hints
+            }
+        };
+        let mut held = Vec::with_capacity(hints.len());
+        for addr in hints {
+            if self.holder(addr)?.as_deref() == Some(content) {
+                held.push(addr);
+            }
+        }
+        held.sort();
+        held.dedup();
+        Ok(held)
+    }
+
+    /// The content of an address's lease, without white space around it. `None`: the address is free.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn holder(&self, addr: IpAddr) -> Result<Option<String>, StoreError> {
+        let path = self.dir.join(addr.to_string());
+        match lease::read(&path) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::io("read", &path)(error)),
+        }
+    }
+
+    /// That an address is leased to the owner.
+    ///
+    /// # Errors
+    /// It is free, or somebody else's.
+    pub fn check_holder(&self, addr: IpAddr, owner: &Owner) -> Result<(), Error> {
+        match self.holder(addr)? {
+            Some(holder) if holder == owner.key() || holder == owner.id() => Ok(()),
+            Some(holder) => Err(Error::internal(format!(
+                "host-local: address {addr} of container {owner} is reserved for {}",
+                lease::printable(&holder)
+            ))),
+            None => Err(Error::internal(format!("host-local: address {addr} of container {owner} is not reserved"))),
+        }
+    }
+
+    /// Reads every lease, removes what killed processes left, and makes the index anew.
+    fn scan(&mut self) -> Result<Vec<Lease>, StoreError> {
+        let mut leases = Vec::new();
+        let mut complete = true;
+        for entry in fs::read_dir(&self.dir).map_err(StoreError::io("read", &self.dir))? {
+            let entry = entry.map_err(StoreError::io("read", &self.dir))?;
+            let name = entry.file_name();
+            if name == DRAFT && !self.read_only {
+                let _ = remove_if_there(&entry.path());
+            }
+            let Some(addr) = name.to_str().and_then(lease::address_of) else { continue };
+            if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                continue;
+            }
+            match lease::read(&entry.path()) {
+                Ok(content) if !content.is_empty() => leases.push((content, addr)),
+                Ok(_) if self.read_only => {}
+                Ok(_) => lease::remove_if_empty(&entry.path()),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // It stays taken. As the index would not have it, there is none.
+                Err(_) => complete = false,
+            }
+        }
+        if complete && !self.read_only {
+            self.owners = Owners::create(&self.dir, &self.dir_file, &leases).ok();
+            self.changed = true;
+        }
+        Ok(leases)
+    }
+
+    /// Reserves the first free one of the candidates. `None`: all are taken.
+    ///
+    /// # Errors
+    /// The lease cannot be written; nothing is reserved.
+    pub fn reserve(
+        &mut self,
+        mut candidates: impl Iterator<Item = IpAddr>,
+        owner: &Owner,
+    ) -> Result<Option<IpAddr>, StoreError> {
+        let draft = self.write_draft(owner.key())?;
+        let mut outcome = self.link_first(&draft, candidates.by_ref().take(PROBES));
+        if matches!(outcome, Ok(None)) {
+            // Where so many in a row are taken, asking for each would take as long as there are leases.
+            outcome = self
+                .taken()
+                .and_then(|taken| self.link_first(&draft, candidates.filter(|candidate| !taken.contains(candidate))));
+        }
+        let removed = remove_if_there(&draft).map_err(StoreError::io("remove", &draft));
+        let reserved = outcome?;
+        if let Some(addr) = reserved {
+            self.update(|owners, dir, dir_file| owners.insert(dir, dir_file, owner.key(), addr));
+            if let Err(error) = removed {
+                let _ = self.release(addr, owner.key());
+                return Err(error);
+            }
+        }
+        Ok(reserved)
+    }
+
+    fn write_draft(&mut self, content: &str) -> Result<PathBuf, StoreError> {
+        let path = self.dir.join(DRAFT);
+        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        self.changed = true;
+        let file = match create() {
+            // Never truncated: it may be linked to a lease already.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => remove_if_there(&path).and_then(|()| create()),
+            file => file,
+        };
+        let written = file.and_then(|mut file| file.write_all(content.as_bytes()));
+        if let Err(error) = written {
+            let _ = remove_if_there(&path);
+            return Err(StoreError::io("write", &path)(error));
+        }
+        Ok(path)
+    }
+
+    fn link_first(&self, draft: &Path, candidates: impl Iterator<Item = IpAddr>) -> Result<Option<IpAddr>, StoreError> {
+        for candidate in candidates {
+            let path = self.dir.join(candidate.to_string());
+            match fs::hard_link(draft, &path) {
+                Ok(()) => return Ok(Some(candidate)),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(StoreError::io("write", &path)(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first free one of the candidates, without reserving it.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn get_free(&self, mut candidates: impl Iterator<Item = IpAddr>) -> Result<Option<IpAddr>, StoreError> {
+        for candidate in candidates.by_ref().take(PROBES) {
+            if self.holder(candidate)?.is_none() {
+                return Ok(Some(candidate));
+            }
+        }
+        let taken = self.taken()?;
+        Ok(candidates.find(|candidate| !taken.contains(candidate)))
+    }
+
+    /// Every address that has a file.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn taken(&self) -> Result<HashSet<IpAddr>, StoreError> {
+        let names = fs::read_dir(&self.dir).map_err(StoreError::io("read", &self.dir))?;
+        let mut taken = HashSet::new();
+        for entry in names {
+            let name = entry.map_err(StoreError::io("read", &self.dir))?.file_name();
+            taken.extend(name.to_str().and_then(lease::address_of));
+        }
+        Ok(taken)
+    }
+
+    /// Frees an address whose lease has this content; one that is free already is fine.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn release(&mut self, addr: IpAddr, content: &str) -> Result<(), StoreError> {
+        let path = self.dir.join(addr.to_string());
+        self.changed = true;
+        remove_if_there(&path).map_err(StoreError::io("remove", &path))?;
+        self.update(|owners, _, _| owners.remove(content, addr));
+        Ok(())
+    }
+
+    /// Frees all that the owner holds. Leases of before 2018 name only the container, and are freed where there
+    /// is no other; that is the reference's rule.
+    ///
+    /// # Errors
+    /// Every file that cannot be removed; the others are.
+    pub fn release_owner(&mut self, owner: &Owner) -> Result<(), Error> {
+        let mut content = owner.key();
+        let mut held = self.held_by(content)?;
+        if held.is_empty() {
+            content = owner.id();
+            held = self.held_by(content)?;
+        }
+        let released = held.into_iter().map(|addr| self.release(addr, content).map_err(Error::from));
+        Error::join(released.filter_map(Result::err).collect())
+    }
+
+    /// Frees every lease of an attachment that is not valid any more.
+    ///
+    /// # Errors
+    /// Every file that cannot be removed; the others are.
+    pub fn release_all_but(&mut self, valid: &[Attachment]) -> Result<(), Error> {
+        let keys = valid.iter().map(|valid| format!("{}\r\n{}", valid.container_id, valid.ifname));
+        let valid: HashSet<String> = keys.chain(valid.iter().map(|valid| valid.container_id.clone())).collect();
+        let leases = self.scan()?;
+        let stale = leases.into_iter().filter(|(content, _)| !valid.contains(content));
+        let released = stale.map(|(content, addr)| self.release(addr, &content).map_err(Error::from));
+        Error::join(released.filter_map(Result::err).collect())
+    }
+
+    /// Whether a lease could be written now.
+    ///
+    /// # Errors
+    /// It could not.
+    pub fn check_writable(&mut self) -> Result<(), StoreError> {
+        let draft = self.write_draft("?")?;
+        remove_if_there(&draft).map_err(StoreError::io("remove", &draft))
+    }
+
+    /// The address that a range set gave out last; what cannot be read is none, and allocation starts anew.
+    pub fn last_reserved(&self, set: usize) -> Option<IpAddr> {
+        fs::read_to_string(self.last_reserved_path(set)).ok()?.parse().ok()
+    }
+
+    /// Notes the address that a range set gave out.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn set_last_reserved(&mut self, set: usize, addr: IpAddr) -> Result<(), StoreError> {
+        let path = self.last_reserved_path(set);
+        let text = addr.to_string();
+        self.changed = true;
+        // Not truncated to nothing first: ext4 takes that as a sign to write to the disk at once.
+        let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let written = options.and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            let longer = file.metadata()?.len() > text.len() as u64;
+            if longer { file.set_len(text.len() as u64) } else { Ok(()) }
+        });
+        written.map_err(StoreError::io("write", &path))
+    }
+
+    fn last_reserved_path(&self, set: usize) -> PathBuf {
+        self.dir.join(format!("last_reserved_ip.{set}"))
+    }
+
+    /// The directory, for messages.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Brings the index up to date; where that fails there is none until the next scan.
+    fn update(&mut self, change: impl FnOnce(&mut Owners, &Path, &File) -> io::Result<()>) {
+        self.leases = None;
+        if let Some(mut owners) = self.owners.take() {
+            self.owners = change(&mut owners, &self.dir, &self.dir_file).is_ok().then_some(owners);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,10 @@
+//! The built `host-local`, driven as a runtime drives it. No namespace is needed: host-local never opens one.
+
+mod add;
+mod config;
+mod del_check;
+mod faults;
+mod index;
+mod interop;
+mod node;
+mod scale;

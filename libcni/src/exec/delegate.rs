@@ -1,0 +1,105 @@
+//! A plugin calls another one: bridge asks host-local for an address.
+//!
+//! The delegate sees what we were given: the same environment with another `CNI_COMMAND`, the same bytes on
+//! stdin (specification, "Section 4: Plugin Delegation"). It has [`Network::delegate_deadline`] to answer.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Invocation, decode_result, find};
+use crate::plugin::{Command, Network};
+use crate::types::{Error, Success, Version};
+
+/// The longest a DEL after a failed ADD may take: whoever waits for the ADD has waited already.
+const ROLLBACK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// ADD; the result in whichever version the delegate printed it. If the delegate fails its DEL is called
+/// before the error is returned, as the specification asks and the reference does not.
+///
+/// # Errors
+/// The delegate is not in `CNI_PATH`, fails, or prints no result; code and message are its own.
+pub fn add<C>(network: &Network<C>, plugin_type: &str) -> Result<Success, Error> {
+    Delegate::new(network, plugin_type).add()
+}
+
+/// DEL.
+///
+/// # Errors
+/// The delegate is not in `CNI_PATH`, or fails.
+pub fn del<C>(network: &Network<C>, plugin_type: &str) -> Result<(), Error> {
+    Delegate::new(network, plugin_type).call(Command::Del)
+}
+
+/// CHECK.
+///
+/// # Errors
+/// As [`del`].
+pub fn check<C>(network: &Network<C>, plugin_type: &str) -> Result<(), Error> {
+    Delegate::new(network, plugin_type).call(Command::Check)
+}
+
+/// STATUS.
+///
+/// # Errors
+/// As [`del`].
+pub fn status<C>(network: &Network<C>, plugin_type: &str) -> Result<(), Error> {
+    Delegate::new(network, plugin_type).call(Command::Status)
+}
+
+/// GC, with the attachments to keep as we got them.
+///
+/// # Errors
+/// As [`del`].
+pub fn gc<C>(network: &Network<C>, plugin_type: &str) -> Result<(), Error> {
+    Delegate::new(network, plugin_type).call(Command::Gc)
+}
+
+/// What a delegate is called with, whatever the verb.
+pub(super) struct Delegate<'a> {
+    pub(super) plugin_type: &'a str,
+    pub(super) path: &'a [PathBuf],
+    pub(super) stdin: &'a [u8],
+    pub(super) version: Version,
+    pub(super) deadline: Duration,
+}
+
+impl<'a> Delegate<'a> {
+    fn new<C>(network: &'a Network<C>, plugin_type: &'a str) -> Self {
+        Self {
+            plugin_type,
+            path: network.path(),
+            stdin: network.stdin(),
+            version: network.version(),
+            deadline: network.delegate_deadline(),
+        }
+    }
+
+    pub(super) fn add(&self) -> Result<Success, Error> {
+        // Not there: then there is no DEL to call either.
+        find(self.plugin_type, self.path)?;
+        let added = self.run(Command::Add, self.deadline).and_then(|stdout| decode_result(&stdout, self.version));
+        added.map(|(_, success)| success).map_err(|error| {
+            match self.run(Command::Del, self.deadline.min(ROLLBACK_DEADLINE)) {
+                Ok(_) => error,
+                Err(del) => {
+                    let mut details = error.details().to_owned();
+                    if !details.is_empty() {
+                        details.push_str("; ");
+                    }
+                    error.with_details(format!("{details}DEL after the failed ADD failed too: {del}"))
+                }
+            }
+        })
+    }
+
+    pub(super) fn call(&self, verb: Command) -> Result<(), Error> {
+        self.run(verb, self.deadline).map(drop)
+    }
+
+    fn run(&self, verb: Command, deadline: Duration) -> Result<Vec<u8>, Error> {
+        let program = find(self.plugin_type, self.path)?;
+        let invocation =
+            Invocation { program: &program, verb, vars: Vec::new(), netns_override: true, stdin: self.stdin, deadline };
+        Ok(invocation.run()?)
+    }
+}

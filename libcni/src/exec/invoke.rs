@@ -1,0 +1,221 @@
+//! One run of a plugin: its program, its environment, its stdin, and the time it has.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{self, Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use super::pipes::{End, Running, STDOUT_MAX};
+use crate::plugin::Command;
+use crate::types::{Error, json};
+
+/// How much of stderr goes into an error; [`Failure::stderr`] has more.
+const QUOTED_MAX: usize = 4 << 10;
+/// How long a program that is being written (ETXTBSY: an installer at work) is waited for.
+const BUSY_MAX: Duration = Duration::from_secs(5);
+
+/// A plugin to be run for one verb.
+#[derive(Clone, Debug)]
+pub struct Invocation<'a> {
+    /// The program, as [`find`](super::find()) returned it.
+    pub program: &'a Path,
+    /// `CNI_COMMAND`.
+    pub verb: Command,
+    /// More variables, which replace those of our own environment; the rest of it is inherited.
+    pub vars: Vec<(&'static str, OsString)>,
+    /// Whether a `CNI_NETNS_OVERRIDE` of our own environment is passed on. A runtime that was itself started with
+    /// it does not mean its plugins; a plugin that delegates does.
+    pub netns_override: bool,
+    /// What the plugin reads.
+    pub stdin: &'a [u8],
+    /// How long it may run; then it is killed, with its process group and its descendants.
+    pub deadline: Duration,
+}
+
+impl Invocation<'_> {
+    /// Runs the plugin and returns what it printed. What it wrote to stderr goes to our stderr if it succeeds,
+    /// and into the error if it fails.
+    ///
+    /// # Errors
+    /// The plugin's own error, or what went wrong with it: it could not be started, was killed, said nothing.
+    pub fn run(&self) -> Result<Vec<u8>, Box<Failure>> {
+        let started = Instant::now();
+        let fail = |error: Error, stderr: &[u8], status: Option<ExitStatus>| {
+            Box::new(Failure {
+                plugin: self.program.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                verb: self.verb,
+                error,
+                status,
+                stderr: String::from_utf8_lossy(stderr).trim_end().to_owned(),
+                elapsed: started.elapsed(),
+            })
+        };
+        let until = started + self.deadline;
+        let child = self.spawn(until).map_err(|error| {
+            let reason = format!("exec {}: {error}", self.program.display());
+            fail(diagnose(b"", b"", &reason), b"", None)
+        })?;
+        let mut running = Running::new(child, self.stdin);
+        let ended = running.end(until);
+        let (out, err) = (&running.out, &running.err);
+        match ended {
+            Ok(End::Exited(status)) if status.success() => {
+                let _ = io::stderr().write_all(err);
+                Ok(running.out)
+            }
+            Ok(End::Exited(status)) => Err(fail(diagnose(out, err, &describe(status)), err, Some(status))),
+            // What it printed until then is not an answer.
+            Ok(End::Deadline) => {
+                let reason = format!("killed: it did not end within {:?}", self.deadline);
+                Err(fail(diagnose(b"", err, &reason), err, None))
+            }
+            Ok(End::TooMuchOutput) => {
+                let reason = format!("killed: it printed more than {} MiB", STDOUT_MAX >> 20);
+                Err(fail(diagnose(b"", err, &reason), err, None))
+            }
+            Err(error) => Err(fail(diagnose(b"", err, &format!("killed: its pipes failed: {error}")), err, None)),
+        }
+    }
+
+    /// Starts the program, in a process group of its own. While somebody has it open for writing the kernel says
+    /// ETXTBSY; that is tried again for a while, and then it is the error.
+    fn spawn(&self, until: Instant) -> io::Result<Child> {
+        let mut command = process::Command::new(self.program);
+        command.env("CNI_COMMAND", self.verb.as_str()).process_group(0);
+        if !self.netns_override {
+            command.env_remove("CNI_NETNS_OVERRIDE");
+        }
+        for (name, value) in &self.vars {
+            command.env(name, value);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let until = until.min(Instant::now() + BUSY_MAX);
+        let mut pause = Duration::from_millis(5);
+        loop {
+            match command.spawn() {
+                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() + pause < until => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(500));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// What a failed plugin's output says (the texts before the colon are the reference's).
+fn diagnose(stdout: &[u8], stderr: &[u8], reason: &str) -> Error {
+    let quoted = |text: &[u8]| format!("{:?}", tail(String::from_utf8_lossy(text).trim_end()));
+    let unknown = |msg: String| Error::new(crate::Code::UNKNOWN, msg);
+    if !stdout.trim_ascii().is_empty() {
+        return match Error::from_json(stdout) {
+            Some(error) if error.msg().is_empty() => {
+                Error::new(error.code(), format!("netplugin failed with no error message: {reason}"))
+                    .with_details(error.details())
+            }
+            Some(error) => error,
+            None => {
+                let why = json::parse(stdout).err().map_or("not an error object".to_owned(), |error| error.to_string());
+                let printed = quoted(stdout);
+                unknown(format!("netplugin failed but error parsing its diagnostic message {printed}: {why}"))
+                    .with_details(reason)
+            }
+        };
+    }
+    match stderr.trim_ascii() {
+        [] => unknown(format!("netplugin failed with no error message: {reason}")),
+        text => unknown(format!("netplugin failed: {}: {reason}", quoted(text))),
+    }
+}
+
+/// The end of a text, cut at a character.
+fn tail(text: &str) -> &str {
+    let mut start = text.len().saturating_sub(QUOTED_MAX);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    text.get(start..).unwrap_or_default()
+}
+
+/// In the reference's words, but the signal by its number.
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+/// A plugin failed: who, at what, how, and what it said.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    plugin: String,
+    verb: Command,
+    error: Error,
+    status: Option<ExitStatus>,
+    stderr: String,
+    elapsed: Duration,
+}
+
+impl Failure {
+    /// The plugin's type.
+    pub fn plugin(&self) -> &str {
+        &self.plugin
+    }
+
+    /// What it was asked to do.
+    pub fn verb(&self) -> Command {
+        self.verb
+    }
+
+    /// Its own error as it printed it, or what we know in its stead (code 0).
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// How it exited; `None` if it did not start or we killed it.
+    pub fn status(&self) -> Option<ExitStatus> {
+        self.status
+    }
+
+    /// The last 64 KiB it wrote to stderr.
+    pub fn stderr(&self) -> &str {
+        &self.stderr
+    }
+
+    /// How long it ran.
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.plugin, self.verb.as_str(), self.error)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Box<Failure>> for Error {
+    /// Code and message stay; the details get what they do not say: who it was where the plugin did not
+    /// speak for itself, and the end of its log.
+    fn from(failure: Box<Failure>) -> Self {
+        let mut details = Vec::new();
+        if !failure.error.details().is_empty() {
+            details.push(failure.error.details().to_owned());
+        }
+        if failure.error.code() == crate::Code::UNKNOWN {
+            let elapsed = failure.elapsed.as_secs_f64();
+            details.push(format!("{} {} after {elapsed:.3} s", failure.plugin, failure.verb.as_str()));
+        }
+        let said = tail(&failure.stderr);
+        if !said.is_empty() && !failure.error.msg().starts_with("netplugin failed: ") {
+            details.push(format!("stderr: {said:?}"));
+        }
+        failure.error.with_details(details.join("; "))
+    }
+}

@@ -1,0 +1,233 @@
+//! A running plugin: its three pipes, served by one poll loop without threads, and its end.
+//!
+//! The end is the end of the process, not of its pipes: a daemon that a plugin left behind may hold them for
+//! ever. When the process has exited, what is in the pipes is read, with a short grace for helpers that are
+//! still writing.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+/// A plugin that prints more than this is stopped. A result of a thousand routes has some 100 KiB.
+pub(super) const STDOUT_MAX: usize = 10 << 20;
+/// What is kept of stderr: its end, where the cause is.
+pub(super) const STDERR_TAIL: usize = 64 << 10;
+/// How long the pipes of a plugin that has exited are listened to if somebody else holds them open.
+const GRACE: Duration = Duration::from_millis(100);
+/// The longest pause between two looks whether the plugin has exited, while somebody holds its pipes open.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+/// How long we wait for a killed process: one that is stuck in the kernel must not take us with it.
+const REAP_MAX: Duration = Duration::from_secs(2);
+
+/// How a plugin ended.
+pub(super) enum End {
+    /// By itself.
+    Exited(ExitStatus),
+    /// It was killed when its time was up.
+    Deadline,
+    /// It was killed for printing more than [`STDOUT_MAX`].
+    TooMuchOutput,
+}
+
+/// A plugin's process and our ends of its pipes.
+pub(super) struct Running<'a> {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    input: &'a [u8],
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    /// What it printed so far.
+    pub(super) out: Vec<u8>,
+    /// The end of what it wrote to stderr so far.
+    pub(super) err: Vec<u8>,
+}
+
+impl<'a> Running<'a> {
+    pub(super) fn new(mut child: Child, input: &'a [u8]) -> Self {
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        Self { child, stdin, input, stdout, stderr, out: Vec::new(), err: Vec::new() }
+    }
+
+    /// Serves the pipes until the plugin has exited or has to be killed.
+    pub(super) fn end(&mut self, until: Instant) -> io::Result<End> {
+        let ended = self.serve_until(until);
+        if !matches!(ended, Ok(End::Exited(_))) {
+            self.kill();
+            // What it said before it was killed is the best hint at what it was doing.
+            let _ = self.read();
+        }
+        self.err.drain(..self.err.len().saturating_sub(STDERR_TAIL));
+        ended
+    }
+
+    fn serve_until(&mut self, until: Instant) -> io::Result<End> {
+        for fd in self.open() {
+            set_nonblocking(fd)?;
+        }
+        // A process closes its pipes a few microseconds before it can be reaped.
+        let mut pause = Duration::from_micros(20);
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                self.drain()?;
+                return Ok(if self.out.len() > STDOUT_MAX { End::TooMuchOutput } else { End::Exited(status) });
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(End::Deadline);
+            }
+            if self.serve(pause.min(left))? {
+                pause = Duration::from_micros(20);
+            } else {
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            if self.out.len() > STDOUT_MAX {
+                return Ok(End::TooMuchOutput);
+            }
+        }
+    }
+
+    /// Reads what an exited plugin left in its pipes.
+    fn drain(&mut self) -> io::Result<()> {
+        self.stdin = None;
+        let until = Instant::now() + GRACE;
+        loop {
+            self.read()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if self.open().is_empty() || left.is_zero() || self.out.len() > STDOUT_MAX {
+                return Ok(());
+            }
+            self.serve(left)?;
+        }
+    }
+
+    fn open(&self) -> Vec<BorrowedFd<'_>> {
+        let fds = [
+            self.stdin.as_ref().map(AsFd::as_fd),
+            self.stdout.as_ref().map(AsFd::as_fd),
+            self.stderr.as_ref().map(AsFd::as_fd),
+        ];
+        fds.into_iter().flatten().collect()
+    }
+
+    /// Waits for the pipes, at most `pause`, and serves those that are ready. Whether one was.
+    fn serve(&mut self, pause: Duration) -> io::Result<bool> {
+        let writes = self.stdin.is_some();
+        let mut fds: Vec<PollFd<'_>> = self
+            .open()
+            .into_iter()
+            .enumerate()
+            .map(|(index, fd)| {
+                PollFd::new(fd, if writes && index == 0 { PollFlags::POLLOUT } else { PollFlags::POLLIN })
+            })
+            .collect();
+        if fds.is_empty() {
+            std::thread::sleep(pause);
+            return Ok(false);
+        }
+        // Rounded up: a pause of 0 ms would spin.
+        let millis = u16::try_from(pause.as_millis()).unwrap_or(u16::MAX).saturating_add(1);
+        match poll(&mut fds, PollTimeout::from(millis)) {
+            Ok(0) | Err(Errno::EINTR) => return Ok(false),
+            Ok(_) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        self.write()?;
+        self.read()?;
+        Ok(true)
+    }
+
+    /// Writes what the pipe takes. A plugin that does not read its stdin (EPIPE) is as good as another.
+    fn write(&mut self) -> io::Result<()> {
+        let Some(stdin) = self.stdin.as_mut() else { return Ok(()) };
+        while !self.input.is_empty() {
+            match stdin.write(self.input) {
+                Ok(written) => self.input = self.input.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.stdin = None;
+        Ok(())
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        read_available(&mut self.stdout, &mut self.out, |out| out.len() <= STDOUT_MAX)?;
+        read_available(&mut self.stderr, &mut self.err, |err| {
+            if err.len() > 2 * STDERR_TAIL {
+                err.drain(..err.len() - STDERR_TAIL);
+            }
+            true
+        })
+    }
+
+    /// Kills the plugin, its process group, and its descendants in groups of their own: a delegate that lived
+    /// on would finish its ADD after the DEL. The pid is ours until it is reaped, so it cannot mean another.
+    fn kill(&mut self) {
+        let Ok(pid) = i32::try_from(self.child.id()) else { return };
+        let mut family = Vec::new();
+        stop_family(pid, &mut family);
+        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        for pid in family {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let until = Instant::now() + REAP_MAX;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Stops a process, then its children and so on, and collects them. The child of a stopped process stays at
+/// least a zombie, so that its pid cannot be given to another before it is killed.
+fn stop_family(pid: i32, family: &mut Vec<i32>) {
+    if family.contains(&pid) || kill(Pid::from_raw(pid), Signal::SIGSTOP).is_err() {
+        return;
+    }
+    family.push(pid);
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return };
+    for thread in threads.flatten() {
+        // Absent on a kernel without CONFIG_PROC_CHILDREN; the process group is killed all the same.
+        let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        for child in children.split_ascii_whitespace().filter_map(|child| child.parse().ok()) {
+            stop_family(child, family);
+        }
+    }
+}
+
+fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// Reads what is there, as long as `go_on` says so. At the end of the stream the pipe becomes `None`.
+fn read_available(
+    pipe: &mut Option<impl Read>,
+    into: &mut Vec<u8>,
+    mut go_on: impl FnMut(&mut Vec<u8>) -> bool,
+) -> io::Result<()> {
+    let Some(source) = pipe else { return Ok(()) };
+    let mut chunk = [0; 16 << 10];
+    while go_on(into) {
+        match source.read(&mut chunk) {
+            Ok(0) => {
+                *pipe = None;
+                return Ok(());
+            }
+            Ok(count) => into.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! What is asked of a network as a whole: GC, STATUS, and whether its plugins are there and speak its version.
+
+use std::collections::BTreeSet;
+
+use super::conflist::ConfList;
+use super::{Runtime, request};
+use crate::exec;
+use crate::plugin::{self, Command};
+use crate::types::{Code, Error, Version};
+
+impl Runtime {
+    /// GC: detaches every remembered attachment of the network that is not in `valid` (`None`: no attachment is
+    /// valid), then tells the plugins which are, from 1.1.0 on. Not if it is disabled in the configuration.
+    ///
+    /// Nothing is freed when the cache cannot be read: not to know an attachment is not to know that it is gone.
+    ///
+    /// # Errors
+    /// The cache cannot be read; else every failure, joined: the others are still done.
+    pub fn gc(&self, list: &ConfList, valid: Option<&[plugin::Attachment]>) -> Result<(), Error> {
+        if list.disable_gc() {
+            return Ok(());
+        }
+        let cached = self.attachments(None)?;
+        let mut errors = Vec::new();
+        for entry in cached.iter().filter(|entry| entry.network == *list.name()) {
+            let attachment = &entry.attachment;
+            let (id, ifname) = (&attachment.container_id, &attachment.ifname);
+            let is_it = |one: &plugin::Attachment| one.container_id == id.as_str() && one.ifname == ifname.as_str();
+            if valid.is_some_and(|valid| valid.iter().any(is_it)) {
+                continue;
+            }
+            if let Err(error) = self.del(list, attachment) {
+                errors.push(error.context(format!("failed to delete stale attachment {id} {ifname}")));
+            }
+        }
+        if list.is_since(Version::V1_1_0) {
+            for plugin in list.plugins() {
+                let stdin = request::of_network(list, plugin, valid);
+                if let Err(error) = self.call(plugin, Command::Gc, None, &stdin) {
+                    errors.push(error.context(format!("failed to GC plugin {}", plugin.plugin_type())));
+                }
+            }
+        }
+        Error::join(errors)
+    }
+
+    /// STATUS: whether the network can take containers. Before 1.1.0 there is no way to ask, and the answer is yes.
+    ///
+    /// # Errors
+    /// The first plugin's error as it is, with its code (50, 51).
+    pub fn status(&self, list: &ConfList) -> Result<(), Error> {
+        if !list.is_since(Version::V1_1_0) {
+            return Ok(());
+        }
+        for plugin in list.plugins() {
+            self.call(plugin, Command::Status, None, &request::of_network(list, plugin, None))?;
+        }
+        Ok(())
+    }
+
+    /// The versions a plugin speaks, as it prints them.
+    ///
+    /// # Errors
+    /// It is not there, or does not answer.
+    pub fn versions(&self, plugin_type: &str) -> Result<Vec<String>, Error> {
+        exec::versions(&exec::find(plugin_type, &self.path)?)
+    }
+
+    /// Whether every plugin of the list is there and speaks its version. Returns the capabilities they declare.
+    ///
+    /// # Errors
+    /// Every plugin's failure, joined.
+    pub fn validate(&self, list: &ConfList) -> Result<BTreeSet<String>, Error> {
+        let mut capabilities = BTreeSet::new();
+        let mut errors = Vec::new();
+        let wanted = match list.version_text() {
+            "" => Version::V0_1_0.as_str(),
+            text => text,
+        };
+        for plugin in list.plugins() {
+            capabilities.extend(plugin.capabilities().iter().cloned());
+            match self.versions(plugin.plugin_type()) {
+                Ok(versions) if versions.iter().any(|version| version == wanted) => {}
+                Ok(versions) => errors.push(
+                    Error::new(
+                        Code::INCOMPATIBLE_VERSION,
+                        format!("plugin {} does not support config version {wanted:?}", plugin.plugin_type()),
+                    )
+                    .with_details(format!("it supports {}", versions.join(", "))),
+                ),
+                Err(error) => errors.push(error),
+            }
+        }
+        Error::join(errors)?;
+        Ok(capabilities)
+    }
+}

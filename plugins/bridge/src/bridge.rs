@@ -1,0 +1,65 @@
+//! The bridge of the network, which all its pods share.
+//!
+//! It is made by the first ADD and stays. An ADD that made it and then fails takes it away again, unless
+//! another pod has joined meanwhile; so that no pod joins a bridge that is being taken away, joining holds a
+//! shared lock and taking away an exclusive one. The lock is flock(2) on the network namespace itself: it is
+//! per namespace, as bridge names are, and leaves no file behind.
+
+use std::fs::File;
+
+use hostnet::bridge::BridgeConf;
+use hostnet::link::{self, Link};
+use hostnet::{Error, Netlink, Undo, bridge};
+use libcni::types::Code;
+
+use crate::conf::Conf;
+
+/// The bridge, up and of the kind the configuration asks for.
+pub fn ensure(host: &mut Netlink, conf: &Conf, undo: &mut Undo<'_>) -> Result<Link, Error> {
+    let wanted = BridgeConf { name: conf.bridge.as_str(), mtu: conf.mtu, vlan_filtering: conf.vlan_filtering() };
+    let (bridge, created) = bridge::ensure(host, &wanted)?;
+    if created {
+        let name = bridge.name.clone();
+        undo.push("remove the bridge", move || remove_if_empty(&name));
+    }
+    if conf.promiscuous {
+        link::set_promisc(host, bridge.index, true)?;
+    }
+    Ok(bridge)
+}
+
+/// Whether an ADD would find the bridge it needs, or could make it.
+pub fn status(conf: &Conf) -> Result<(), libcni::Error> {
+    let mut host = Netlink::open()?;
+    match link::get(&mut host, conf.bridge.as_str())? {
+        Some(found) if !found.is_kind("bridge") => {
+            let msg = format!("{:?} already exists but is not a bridge", found.name);
+            Err(libcni::Error::new(Code::NOT_AVAILABLE, msg))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// While this is held, nobody takes an empty bridge away.
+pub fn joining() -> Result<File, Error> {
+    lock(File::lock_shared)
+}
+
+fn remove_if_empty(name: &str) -> Result<(), Error> {
+    let _alone = lock(File::lock)?;
+    let mut host = Netlink::open()?;
+    let Some(bridge) = link::get(&mut host, name)? else { return Ok(()) };
+    let ports = link::list(&mut host)?.iter().filter(|link| link.master == Some(bridge.index)).count();
+    if ports == 0 {
+        link::remove(&mut host, name)?;
+    }
+    Ok(())
+}
+
+fn lock(how: impl FnOnce(&File) -> std::io::Result<()>) -> Result<File, Error> {
+    const NETNS: &str = "/proc/thread-self/ns/net";
+    let failed = |error| Error::io("lock the network namespace", &error);
+    let netns = File::open(NETNS).map_err(failed)?;
+    how(&netns).map_err(failed)?;
+    Ok(netns)
+}

@@ -1,0 +1,100 @@
+//! The gateway's addresses, on the bridge or, with `vlan`, on an interface in the pods' VLAN: one end of a
+//! veth pair of its own whose other end is a port of the bridge like a pod's.
+
+use hostnet::bridge::Port;
+use hostnet::link::{self, Link};
+use hostnet::veth::{self, VethConf};
+use hostnet::{Error, Netlink, addr, bridge, sysctl};
+use libcni::types::{Cidr, Success};
+
+use crate::conf::Conf;
+use crate::{lease, port};
+
+/// Gives the gateway's addresses to the node, and lets it forward. Adds the gateway's interface to the result
+/// where that is not the bridge.
+pub fn ensure(host: &mut Netlink, conf: &Conf, bridge: &Link, result: &mut Success) -> Result<(), Error> {
+    if !conf.gateway {
+        return Ok(());
+    }
+    let gateways = lease::gateways(result);
+    let vlan = vlan_interface(host, conf, bridge)?;
+    if let Some(vlan) = &vlan {
+        result.interfaces.push(port::interface(vlan));
+    }
+    ensure_addresses(host, vlan.as_ref().unwrap_or(bridge), &gateways, conf.force_address)?;
+    for ipv4 in [true, false] {
+        if gateways.iter().any(|gateway| gateway.is_ipv4() == ipv4) {
+            sysctl::enable_forwarding(host, ipv4)?;
+        }
+    }
+    Ok(())
+}
+
+/// `<bridge>.<vlan>`, up; `None` where the bridge itself is the gateway.
+fn vlan_interface(host: &mut Netlink, conf: &Conf, bridge: &Link) -> Result<Option<Link>, Error> {
+    let Some(name) = conf.vlan_gateway() else { return Ok(None) };
+    let found = match link::get(host, &name)? {
+        Some(found) => found,
+        None => match create_vlan_interface(host, conf, bridge, &name) {
+            // Another ADD was faster.
+            Err(error) if error.is_exists() => link::get(host, &name)?.ok_or(error)?,
+            created => created?,
+        },
+    };
+    Ok(Some(found))
+}
+
+fn create_vlan_interface(host: &mut Netlink, conf: &Conf, bridge: &Link, name: &str) -> Result<Link, Error> {
+    let mut here = Netlink::open()?;
+    let wanted = VethConf {
+        pod_name: name,
+        host_names: veth::names(&[conf.bridge.as_str(), name]),
+        mac: None,
+        mtu: Some(bridge.mtu),
+        master: Some(bridge.index),
+    };
+    let pair = veth::create(host, &mut here, &wanted)?;
+    bridge::set_port(host, pair.host.index, &Port { hairpin: false, isolated: false })?;
+    port::set_vlans(host, conf, pair.host.index)?;
+    let _ = sysctl::set(host, &format!("net/ipv6/conf/{name}/accept_ra"), "0");
+    link::set_up(host, pair.host.index)?;
+    link::set_up(host, pair.pod.index)?;
+    Ok(pair.pod)
+}
+
+/// All conflicts are found before the first change.
+fn ensure_addresses(host: &mut Netlink, link: &Link, gateways: &[Cidr], force: bool) -> Result<(), Error> {
+    let present: Vec<Cidr> = addr::list(host, link.index)?.iter().map(|address| address.cidr).collect();
+    let missing: Vec<&Cidr> = gateways.iter().filter(|gateway| !present.contains(gateway)).collect();
+    for gateway in &missing {
+        let in_the_way = |old: &&Cidr| !gateways.contains(old) && conflicts(old, gateway);
+        for old in present.iter().filter(in_the_way) {
+            if !force {
+                let why = format!("{:?} already has an IP address different from {gateway}: {old}", link.name);
+                return Err(Error::other("failed to set bridge addr", why));
+            }
+            addr::remove(host, link.index, old)?;
+        }
+    }
+    for gateway in &missing {
+        match addr::add(host, link.index, gateway, true) {
+            Err(error) if error.is_exists() => {}
+            added => added?,
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { pin_mac(host, link) }
+}
+
+/// A bridge takes the lowest MAC of its ports until it is given one. Ours are given one at birth; one that
+/// somebody else made gets to keep what it has, or the pods' neighbour tables go stale with every new pod.
+fn pin_mac(host: &mut Netlink, link: &Link) -> Result<(), Error> {
+    match link::get_by_index(host, link.index)?.and_then(|now| now.mac) {
+        Some(mac) => link::set_mac(host, link.index, mac),
+        None => Ok(()),
+    }
+}
+
+/// An IPv4 address leaves no room for another; IPv6 addresses only those of one subnet for each other.
+fn conflicts(old: &Cidr, gateway: &Cidr) -> bool {
+    old.is_ipv4() == gateway.is_ipv4() && (gateway.is_ipv4() || old.overlaps(gateway))
+}

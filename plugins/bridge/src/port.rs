@@ -1,0 +1,132 @@
+//! The veth pair between pod and bridge: its host end is a port of the bridge.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hostnet::bridge::{Port, add_vlans, remove_vlans, vlans};
+use hostnet::link::{self, Link};
+use hostnet::veth::{self, Veth, VethConf};
+use hostnet::{Error, Netlink, Netns, Owner, Undo, addr, spoof_check, sysctl};
+use libcni::plugin::Request;
+use libcni::types::{Interface, Mac, Success};
+
+use crate::bridge;
+use crate::conf::Conf;
+
+/// Place of the pod's interface in a result: after the bridge and the host's end.
+pub const POD: usize = 2;
+
+/// How long a port may take to come up; the reference gives it as much.
+const UP_WITHIN: Duration = Duration::from_millis(2550);
+
+/// The VLAN a tagged port speaks untagged where the configuration names none, as in the reference.
+pub const NATIVE_VLAN: u16 = 1;
+
+/// Makes the pair and attaches it to the bridge, which is made if it is not there.
+pub fn attach(
+    host: &mut Netlink,
+    pod: &mut Netlink,
+    req: &Request<Conf>,
+    owner: &Owner,
+    undo: &mut Undo<'_>,
+) -> Result<(Link, Veth), Error> {
+    let conf = req.conf();
+    let joining = bridge::joining()?;
+    let bridge = bridge::ensure(host, conf, undo)?;
+    let wanted = VethConf {
+        pod_name: req.ifname().as_str(),
+        host_names: veth::host_names(owner),
+        mac: conf.mac,
+        mtu: conf.mtu,
+        master: Some(bridge.index),
+    };
+    let veth = veth::create(host, pod, &wanted)?;
+    drop(joining);
+    let name = veth.host.name.clone();
+    undo.push("remove the veth pair", move || link::remove(&mut Netlink::open()?, &name).map(drop));
+
+    hostnet::bridge::set_port(host, veth.host.index, &Port { hairpin: conf.hairpin, isolated: conf.isolated })?;
+    set_vlans(host, conf, veth.host.index)?;
+    if conf.mac_spoof_check {
+        let of = owner.clone();
+        undo.push("remove the spoof check", move || spoof_check::remove(&of));
+        spoof_check::add(owner, &veth.host.name, mac_of(&veth.pod)?)?;
+    }
+    link::set_up(host, veth.host.index)?;
+    Ok((bridge, veth))
+}
+
+/// A port's VLANs: its own untagged, those of the trunk tagged. Also for the gateway's port.
+pub fn set_vlans(host: &mut Netlink, conf: &Conf, index: u32) -> Result<(), Error> {
+    if !conf.has_port_vlans() {
+        return Ok(());
+    }
+    if !conf.preserve_default_vlan {
+        let default: Vec<_> = vlans(host, index)?.iter().map(|vlan| vlan.vid..=vlan.vid).collect();
+        remove_vlans(host, index, &default)?;
+    }
+    let own = conf.vlan.unwrap_or(NATIVE_VLAN);
+    add_vlans(host, index, &[own..=own], true, true)?;
+    add_vlans(host, index, conf.trunk.as_deref().unwrap_or_default(), false, false)
+}
+
+/// The interfaces of the result, in the reference's order: bridge, host's end, pod's end.
+pub fn result(req: &Request<Conf>, bridge: &Link, veth: &Veth) -> Result<Success, libcni::Error> {
+    let mut pod = interface(&veth.pod);
+    pod.sandbox = req.netns()?.display().to_string();
+    Ok(Success { interfaces: vec![interface(bridge), interface(&veth.host), pod], ..Success::default() })
+}
+
+/// A link of the host as it stands in a result.
+pub fn interface(link: &Link) -> Interface {
+    let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    Interface { name: link.name.clone(), mac, ..Interface::default() }
+}
+
+fn mac_of(link: &Link) -> Result<Mac, Error> {
+    link.mac.ok_or_else(|| Error::other(format!("look at {}", link.name), "it has no MAC address"))
+}
+
+/// How the pod's interface treats its addresses: it announces them when it comes up, and tests them for
+/// duplicates only if the configuration asks for it. All of it is a courtesy: a kernel without IPv6, or with
+/// /proc/sys read-only, still gets a working pod.
+pub fn prepare_addresses(pod: &mut Netlink, req: &Request<Conf>) {
+    let ifname = req.ifname();
+    let detect = if req.conf().duplicate_address_detection { "1" } else { "0" };
+    if req.conf().duplicate_address_detection {
+        let _ = sysctl::set(pod, &format!("net/ipv6/conf/{ifname}/enhanced_dad"), "1");
+    }
+    let _ = sysctl::set(pod, &format!("net/ipv6/conf/{ifname}/accept_dad"), detect);
+    let _ = sysctl::set(pod, &format!("net/ipv4/conf/{ifname}/arp_notify"), "1");
+}
+
+/// Waits until the bridge forwards for the port.
+pub fn wait_up(host: &mut Netlink, port: &Link) -> Result<(), Error> {
+    link::wait_up(host, port.index, UP_WITHIN).map(drop)
+}
+
+/// Removes the pair, by its end in the pod. Gone already is fine, and so is a namespace that is gone: it took
+/// the pair with it.
+pub fn remove(req: &Request<Conf>) -> Result<(), Error> {
+    match open_pod(req)? {
+        Some(mut pod) => link::remove(&mut pod, req.ifname().as_str()).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The addresses of the pod's other interfaces: with iptables, the masquerade rules of a container's interfaces on
+/// one network share a chain. None where the pod is gone.
+pub fn addresses_of_others(req: &Request<Conf>) -> Result<Vec<IpAddr>, Error> {
+    let Some(mut pod) = open_pod(req)? else { return Ok(Vec::new()) };
+    let own = match link::get(&mut pod, req.ifname().as_str())? {
+        Some(link) => addr::list(&mut pod, link.index)?,
+        None => Vec::new(),
+    };
+    let all = addr::list_all(&mut pod)?;
+    Ok(all.iter().filter(|address| !own.contains(address)).map(|address| address.cidr.addr()).collect())
+}
+
+fn open_pod(req: &Request<Conf>) -> Result<Option<Netlink>, Error> {
+    let Some(path) = req.netns_if_any() else { return Ok(None) };
+    Netns::get(path)?.map(Netlink::open_in).transpose()
+}

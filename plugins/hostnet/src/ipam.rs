@@ -1,0 +1,91 @@
+//! The lease of an attachment: what every main plugin asks of the IPAM plugin its configuration names. It is
+//! always the binary that `CNI_PATH` has, also where that is one of ours.
+
+use libcni::Error;
+use libcni::exec::delegate;
+use libcni::plugin::{Network, Request};
+use libcni::types::json::{self, Object};
+use libcni::types::{Cidr, Success};
+use serde_json::Value;
+
+use crate::undo::Undo;
+
+/// A lease; it is released again if the ADD fails.
+///
+/// # Errors
+/// What the IPAM plugin says; or it gave no address, or one that is in none of the subnets it was told to use.
+pub fn add<'a, C>(req: &'a Request<C>, plugin: &'a str, undo: &mut Undo<'a>) -> Result<Success, Error> {
+    let lease = delegate::add(req, plugin)?;
+    undo.push("release the lease", || delegate::del(req, plugin));
+    if lease.ips.is_empty() {
+        return Err(Error::internal("IPAM plugin returned missing IP config").with_details(format!("type {plugin:?}")));
+    }
+    let subnets = subnets(req.stdin());
+    let is_ours = |addr| subnets.is_empty() || subnets.iter().any(|subnet| subnet.contains(addr));
+    match lease.ips.iter().find(|ip| !is_ours(ip.address.addr())) {
+        Some(foreign) => {
+            let msg = format!(
+                "IPAM plugin {plugin:?} returned {}, which is in no subnet of the configuration",
+                foreign.address
+            );
+            let subnets: Vec<String> = subnets.iter().map(Cidr::to_string).collect();
+            Err(Error::internal(msg).with_details(subnets.join(", ")))
+        }
+        None => Ok(lease),
+    }
+}
+
+/// Releases the lease.
+///
+/// # Errors
+/// What the IPAM plugin says.
+pub fn del<C>(req: &Request<C>, plugin: &str) -> Result<(), Error> {
+    delegate::del(req, plugin)
+}
+
+/// Whether the lease is still there.
+///
+/// # Errors
+/// What the IPAM plugin says.
+pub fn check<C>(req: &Request<C>, plugin: &str) -> Result<(), Error> {
+    delegate::check(req, plugin)
+}
+
+/// Whether a lease could be had.
+///
+/// # Errors
+/// What the IPAM plugin says.
+pub fn status<C>(network: &Network<C>, plugin: &str) -> Result<(), Error> {
+    delegate::status(network, plugin)
+}
+
+/// The subnets that addresses are to come from, as far as the configuration says so in host-local's keys, which
+/// other IPAM plugins have taken over. `static` is told each address; what else stands there means nothing to it.
+fn subnets(stdin: &[u8]) -> Vec<Cidr> {
+    let Ok(Value::Object(conf)) = json::parse(stdin) else { return Vec::new() };
+    let empty = Object::new();
+    let object = |key| json::get(&conf, key).and_then(Value::as_object).unwrap_or(&empty);
+    let (ipam, runtime) = (object("ipam"), object("runtimeConfig"));
+    if json::get(ipam, "addresses").is_some() {
+        return Vec::new();
+    }
+    let sets = [json::get(ipam, "ranges"), json::get(runtime, "ipRanges")];
+    let ranges = sets.into_iter().flatten().filter_map(Value::as_array).flatten().filter_map(Value::as_array).flatten();
+    let ranges = ranges.filter_map(Value::as_object).chain([ipam]);
+    ranges.filter_map(|range| json::get(range, "subnet")?.as_str()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subnets_are_found_where_host_local_has_them() {
+        let conf = r#"{"IPAM":{"subnet":"10.1.0.0/16","ranges":[[{"Subnet":"10.2.0.0/16"},{"subnet":"usePodCidr"}],[{"subnet":"fd00::/64"}]]},
+            "runtimeConfig":{"ipRanges":[[{"subnet":"10.3.0.0/16"}]]}}"#;
+        let found: Vec<String> = subnets(conf.as_bytes()).iter().map(Cidr::to_string).collect();
+        assert_eq!(found, ["10.2.0.0/16", "fd00::/64", "10.3.0.0/16", "10.1.0.0/16"]);
+        assert_eq!(subnets(br#"{"ipam":{"subnet":"10.1.0.0/16","addresses":[]}}"#), []);
+        assert_eq!(subnets(b"{}"), []);
+    }
+}

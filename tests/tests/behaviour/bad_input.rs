@@ -1,0 +1,473 @@
+//! Bad input: CNI error JSON on stdout with the right code, exit status 1, and nothing changed.
+//!
+//! One table lists all of it. Where the specification has a code for a case (1 version, 4 environment, 6 decoding,
+//! 7 configuration; 8 is the reference's), that code is demanded; where it has none, 999 is what the reference says.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::plugin::with_prev_result;
+use tests::{Host, Outcome, Pod, bins};
+
+use crate::bridge_conf::{add, of, v4, with};
+
+const VERSION: &[u64] = &[1];
+const ENVIRONMENT: &[u64] = &[4];
+const DECODING: &[u64] = &[6];
+const CONFIG: &[u64] = &[7];
+const OWN_NETNS: &[u64] = &[8];
+/// A failure the specification has no code for: internal, I/O, or one that may pass.
+const FAILED: &[u64] = &[999, 5, 11];
+/// A delegate that does not speak the protocol: undecodable, or the reference's 0.
+const DELEGATE: &[u64] = &[6, 999, 0];
+/// A value of JSON that is text but not what it should be: libraries differ in where they notice.
+const TEXT: &[u64] = &[6, 7];
+
+/// One line of the table.
+struct Row {
+    what: &'static str,
+    codes: &'static [u64],
+    /// What the message or its details must contain: the key, or the value.
+    word: &'static str,
+    plugin: &'static str,
+    verb: &'static str,
+    ifname: &'static str,
+    stdin: String,
+    env: Vec<(&'static str, Option<&'static str>)>,
+    fake: Option<&'static str>,
+    prepare: fn(&Host, &Pod),
+}
+
+/// A row of an ADD of bridge; what is bad about it is said by the methods.
+fn row(what: &'static str, codes: &'static [u64], word: &'static str) -> Row {
+    Row {
+        what,
+        codes,
+        word,
+        plugin: "bridge",
+        verb: "ADD",
+        ifname: "eth0",
+        stdin: v4().to_string(),
+        env: Vec::new(),
+        fake: None,
+        prepare: |_, _| (),
+    }
+}
+
+impl Row {
+    fn stdin(self, text: &str) -> Self {
+        Self { stdin: text.to_owned(), ..self }
+    }
+
+    /// These keys over those of a good configuration.
+    fn keys(self, keys: Value) -> Self {
+        let stdin = with(&v4(), keys).to_string();
+        Self { stdin, ..self }
+    }
+
+    /// host-local with this `ipam`, in place of the good one.
+    fn ipam(self, keys: Value) -> Self {
+        let mut conf = v4();
+        conf["ipam"] = with(&json!({"type": "host-local"}), keys);
+        Self { stdin: conf.to_string(), ..self }
+    }
+
+    fn plugin(self, plugin: &'static str) -> Self {
+        Self { plugin, ..self }
+    }
+
+    fn verb(self, verb: &'static str) -> Self {
+        Self { verb, ..self }
+    }
+
+    fn ifname(self, ifname: &'static str) -> Self {
+        Self { ifname, ..self }
+    }
+
+    fn env(mut self, key: &'static str, value: &'static str) -> Self {
+        self.env.push((key, Some(value)));
+        self
+    }
+
+    fn without(mut self, key: &'static str) -> Self {
+        self.env.push((key, None));
+        self
+    }
+
+    /// The IPAM plugin is a shell script.
+    fn fake(self, script: &'static str) -> Self {
+        let row = self.keys(json!({"ipam": {"type": "fake", "timeoutSeconds": 1}}));
+        Self { fake: Some(script), ..row }
+    }
+
+    fn prepare(self, prepare: fn(&Host, &Pod)) -> Self {
+        Self { prepare, ..self }
+    }
+
+    fn call(&self, host: &Host, pod: &Pod, fakes: &Path) -> Outcome {
+        let path = format!("{}:{}", fakes.display(), bins::directory().display());
+        let mut plugin = host.plugin(self.plugin).env("CNI_PATH", path);
+        for (key, value) in &self.env {
+            plugin = match value {
+                Some(value) => plugin.env(key, value),
+                None => plugin.without_env(key),
+            };
+        }
+        match self.verb {
+            "ADD" => plugin.add(&self.stdin, pod, self.ifname),
+            "DEL" => plugin.del(&self.stdin, pod, self.ifname),
+            "CHECK" => plugin.check(&self.stdin, pod, self.ifname),
+            "GC" => plugin.gc(&self.stdin),
+            "STATUS" => plugin.status(&self.stdin),
+            verb => plugin.env("CNI_COMMAND", verb).add(&self.stdin, pod, self.ifname),
+        }
+    }
+
+    /// What is wrong with how it was refused; empty when nothing is.
+    fn run(&self) -> Vec<String> {
+        let host = Host::new();
+        let pod = host.pod();
+        let fakes = TempDir::new().unwrap();
+        if let Some(script) = self.fake {
+            write_script(&fakes.path().join("fake"), script);
+        }
+        (self.prepare)(&host, &pod);
+        let before = (host.state(), pod.state(), files(&host));
+        let outcome = self.call(&host, &pod, fakes.path());
+        let mut wrong = self.judge(&outcome);
+        let changed = [host.state().difference(&before.0), pod.state().difference(&before.1)].concat();
+        if !changed.is_empty() {
+            wrong.push(format!("it changed something:\n{changed}"));
+        }
+        if files(&host) != before.2 {
+            wrong.push(format!("files before: {}\nfiles after: {}", before.2, files(&host)));
+        }
+        if !wrong.is_empty() {
+            wrong.push(outcome.to_string());
+        }
+        wrong
+    }
+
+    fn judge(&self, outcome: &Outcome) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if outcome.status != Some(1) {
+            wrong.push("the exit status is not 1".to_owned());
+        }
+        let error: Value = match serde_json::from_str(&outcome.stdout) {
+            Ok(error) => error,
+            Err(error) => {
+                wrong.push(format!("stdout is not one JSON document: {error}"));
+                return wrong;
+            }
+        };
+        if !error["cniVersion"].is_string() || error["msg"].as_str().is_none_or(str::is_empty) {
+            wrong.push("cniVersion or msg is missing".to_owned());
+        }
+        if !error["code"].as_u64().is_some_and(|code| self.codes.contains(&code)) {
+            wrong.push(format!("the code is not of {:?}", self.codes));
+        }
+        let text = format!("{} {}", error["msg"].as_str().unwrap_or(""), error["details"].as_str().unwrap_or(""));
+        if !text.contains(self.word) {
+            wrong.push(format!("the message does not contain {:?}", self.word));
+        }
+        wrong
+    }
+}
+
+/// Leases and whatever else is in the store, seen from where the plugin sees it (something may be mounted there).
+fn files(host: &Host) -> String {
+    host.run(
+        "find /var/lib/cni -type f -not -name lock -not -name .owners -not -name last_reserved_ip.* -printf %p:%s\\n",
+    )
+}
+
+fn write_script(path: &Path, script: &str) {
+    fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What is no document, or one of the wrong types.
+fn documents() -> Vec<Row> {
+    vec![
+        row("empty stdin", DECODING, "network config").stdin(""),
+        row("no JSON", DECODING, "network config").stdin("bridge"),
+        row("truncated JSON", DECODING, "network config").stdin(r#"{"cniVersion":"1.0.0","name":"net","type":"#),
+        row("two documents", DECODING, "network config").stdin("{}{}"),
+        row("a list", DECODING, "network config").stdin("[]"),
+        row("truncated JSON on DEL", DECODING, "network config").stdin("{").verb("DEL"),
+        row("truncated JSON for loopback", DECODING, "network config").stdin("{").plugin("loopback"),
+        row("truncated JSON for host-local", DECODING, "network config").stdin("{").plugin("host-local"),
+        row("name is a number", DECODING, "name").keys(json!({"name": 5})),
+        row("cniVersion is a number", DECODING, "cniVersion").keys(json!({"cniVersion": 1})),
+        row("mtu is text", DECODING, "mtu").keys(json!({"mtu": "1500"})),
+        row("mtu is negative", TEXT, "mtu").keys(json!({"mtu": -1})),
+        row("isGateway is text", DECODING, "isGateway").keys(json!({"isGateway": "true"})),
+        row("vlanTrunk holds null", TEXT, "vlanTrunk").keys(json!({"vlanTrunk": [null]})),
+        row("ipam is text", DECODING, "ipam").keys(json!({"ipam": "host-local"})),
+        row("ranges is an object", DECODING, "ranges").ipam(json!({"ranges": {}})),
+        row("ranges is a flat list", DECODING, "ranges").ipam(json!({"ranges": [{"subnet": "10.1.0.0/24"}]})),
+        row("ips holds null", TEXT, "ips").keys(json!({"runtimeConfig": {"ips": [null]}})),
+        row("prevResult is text", DECODING, "prevResult")
+            .keys(json!({"prevResult": "none"}))
+            .verb("CHECK")
+            .prepare(|host, pod| drop(add(host, &v4(), pod))),
+    ]
+}
+
+fn environment() -> Vec<Row> {
+    let long = "sixteen-bytes-16";
+    vec![
+        row("no CNI_CONTAINERID", ENVIRONMENT, "CNI_CONTAINERID").without("CNI_CONTAINERID"),
+        row("no CNI_NETNS", ENVIRONMENT, "CNI_NETNS").without("CNI_NETNS"),
+        row("no CNI_IFNAME", ENVIRONMENT, "CNI_IFNAME").without("CNI_IFNAME"),
+        row("no CNI_PATH", ENVIRONMENT, "CNI_PATH").without("CNI_PATH"),
+        row("empty CNI_IFNAME", ENVIRONMENT, "CNI_IFNAME").ifname(""),
+        row("two missing", ENVIRONMENT, "[CNI_CONTAINERID,CNI_IFNAME]").ifname("").without("CNI_CONTAINERID"),
+        row("no CNI_IFNAME on DEL", ENVIRONMENT, "CNI_IFNAME").without("CNI_IFNAME").verb("DEL"),
+        row("unknown verb", ENVIRONMENT, "FOO").verb("FOO"),
+        row("container id with /", ENVIRONMENT, "../pod").env("CNI_CONTAINERID", "../pod"),
+        row("container id with a newline", ENVIRONMENT, "containerID").env("CNI_CONTAINERID", "a\nb"),
+        row("interface name of 16 bytes", ENVIRONMENT, "too long").ifname(long),
+        row("interface name ..", ENVIRONMENT, "..").ifname(".."),
+        row("interface name with /", ENVIRONMENT, "a/b").ifname("a/b"),
+        row("interface name with :", ENVIRONMENT, "a:b").ifname("a:b"),
+        row("interface name with a space", ENVIRONMENT, "a b").ifname("a b"),
+        row("CNI_ARGS without =", ENVIRONMENT, "IgnoreUnknown").env("CNI_ARGS", "IgnoreUnknown"),
+        row("CNI_ARGS with an unknown key", ENVIRONMENT, "FOO=1").env("CNI_ARGS", "FOO=1"),
+        row("IgnoreUnknown=yes", ENVIRONMENT, "yes").env("CNI_ARGS", "IgnoreUnknown=yes"),
+        row("IP of CNI_ARGS", ENVIRONMENT, "foo").env("CNI_ARGS", "IP=foo").plugin("host-local"),
+        row("the plugin's own netns", OWN_NETNS, "netns").env("CNI_NETNS", "/proc/self/ns/net"),
+        row("the plugin's own netns on DEL", OWN_NETNS, "netns").env("CNI_NETNS", "/proc/self/ns/net").verb("DEL"),
+        row("the plugin's own netns for lo", OWN_NETNS, "netns")
+            .env("CNI_NETNS", "/proc/self/ns/net")
+            .plugin("loopback"),
+        row("a netns path that is a file", FAILED, "/etc/passwd").env("CNI_NETNS", "/etc/passwd"),
+        row("a netns path that is a directory", FAILED, "/etc").env("CNI_NETNS", "/etc"),
+        row("a netns path that is another kind of namespace", FAILED, "ns/mnt").env("CNI_NETNS", "/proc/self/ns/mnt"),
+        row("a netns path that is not there", FAILED, "/run/netns/none").env("CNI_NETNS", "/run/netns/none"),
+        row("loopback: a netns path that is a file", FAILED, "/etc/passwd")
+            .env("CNI_NETNS", "/etc/passwd")
+            .plugin("loopback"),
+        row("DEL: a netns path that is a file", FAILED, "/etc/passwd")
+            .env("CNI_NETNS", "/etc/passwd")
+            .verb("DEL")
+            .prepare(|host, pod| drop(add(host, &v4(), pod))),
+    ]
+}
+
+fn versions() -> Vec<Row> {
+    vec![
+        row("an unknown version", VERSION, "1.2.0").keys(json!({"cniVersion": "1.2.0"})),
+        row("a version that is none", VERSION, "abc").keys(json!({"cniVersion": "abc"})),
+        row("an unknown version on DEL", VERSION, "2.0.0").keys(json!({"cniVersion": "2.0.0"})).verb("DEL"),
+        row("CHECK before 0.4.0", VERSION, "CHECK").keys(json!({"cniVersion": "0.3.1"})).verb("CHECK"),
+        row("CHECK with a version that is none", DECODING, "abc").keys(json!({"cniVersion": "abc"})).verb("CHECK"),
+        row("STATUS before 1.1.0", VERSION, "STATUS").verb("STATUS"),
+        row("GC before 1.1.0", VERSION, "GC").verb("GC"),
+        row("two addresses of a family before 0.3.0", CONFIG, "0.2.0")
+            .keys(json!({"cniVersion": "0.2.0", "ipam": {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.2.0.0/24"}]]}})),
+        row("no prevResult", &[7, 999], "prevResult")
+            .verb("CHECK")
+            .prepare(|host, pod| drop(add(host, &v4(), pod))),
+    ]
+}
+
+fn configurations() -> Vec<Row> {
+    let mac = |mac: &str| json!({"runtimeConfig": {"mac": mac}});
+    vec![
+        row("no name", CONFIG, "name").keys(json!({"name": null})),
+        row("a name with /", CONFIG, "a/b").keys(json!({"name": "a/b"})),
+        row("a name that climbs", CONFIG, "../net").keys(json!({"name": "../net"})),
+        row("a bridge name of 16 bytes", CONFIG, "sixteen-bytes-16").keys(json!({"bridge": "sixteen-bytes-16"})),
+        row("a bridge name with /", CONFIG, "a/b").keys(json!({"bridge": "a/b"})),
+        row("an empty bridge name", CONFIG, "bridge").keys(json!({"bridge": ""})),
+        row("vlan 4095", CONFIG, "4095").keys(json!({"vlan": 4095})),
+        row("vlan -100", CONFIG, "-100").keys(json!({"vlan": -100})),
+        row("vlan 65636, which is 100 in 16 bits", CONFIG, "65636").keys(json!({"vlan": 65636})),
+        row("a trunk without its end", CONFIG, "maxID").keys(json!({"vlanTrunk": [{"minID": 10}]})),
+        row("a trunk that ends before it begins", CONFIG, "minID")
+            .keys(json!({"vlanTrunk": [{"minID": 20, "maxID": 10}]})),
+        row("a trunk of 4095", CONFIG, "4095").keys(json!({"vlanTrunk": [{"id": 4095}]})),
+        row("a vlan gateway's name of 16 bytes", CONFIG, "my-bridge-12.100")
+            .keys(json!({"bridge": "my-bridge-12", "vlan": 100})),
+        row("hairpin and promiscuous mode", CONFIG, "hairpin").keys(json!({"hairpinMode": true, "promiscMode": true})),
+        row("an interface that is down, with ipam", CONFIG, "DisableContainerInterface")
+            .keys(json!({"disableContainerInterface": true})),
+        row("an unknown backend", CONFIG, "foo").keys(json!({"ipMasq": true, "ipMasqBackend": "foo"})),
+        row("an empty backend", CONFIG, "ipMasqBackend").keys(json!({"ipMasq": true, "ipMasqBackend": ""})),
+        row("a MAC of five bytes", TEXT, "02:00:00:00:01").keys(mac("02:00:00:00:01")),
+        row("a MAC of eight bytes", TEXT, "02:00:00:00:00:00:00:01").keys(mac("02:00:00:00:00:00:00:01")),
+        row("a MAC that is none", TEXT, "zz").keys(json!({"args": {"cni": {"mac": "zz"}}})),
+        row("a multicast MAC", CONFIG, "01:00:5e:00:00:01").keys(mac("01:00:5e:00:00:01")),
+        row("a MAC of five bytes in CNI_ARGS", &[4, 6, 7], "02:00:00:00:01")
+            .env("CNI_ARGS", "IgnoreUnknown=1;MAC=02:00:00:00:01"),
+        row("timeoutSeconds 0", CONFIG, "timeoutSeconds").keys(json!({"ipam": {"timeoutSeconds": 0}})),
+    ]
+}
+
+/// What host-local refuses; asked through bridge, so that the error has to travel and the bridge to go.
+fn ranges() -> Vec<Row> {
+    let set = |ranges: Value| json!({ "ranges": ranges });
+    let one = |keys: Value| json!({ "ranges": [[with(&json!({"subnet": "10.1.0.0/24"}), keys)]] });
+    vec![
+        row("a subnet of /31", CONFIG, "10.1.0.0/31").ipam(json!({"subnet": "10.1.0.0/31"})),
+        row("a subnet of /32", CONFIG, "10.1.0.1/32").ipam(json!({"subnet": "10.1.0.1/32"})),
+        row("a subnet of /127", CONFIG, "fd00::/127").ipam(json!({"subnet": "fd00::/127"})),
+        row("a subnet of /128", CONFIG, "fd00::1/128").ipam(set(json!([[{"subnet": "fd00::1/128"}]]))),
+        row("a subnet without a length", TEXT, "10.1.0.0").ipam(json!({"subnet": "10.1.0.0"})),
+        row("a subnet with host bits", CONFIG, "10.1.0.0").ipam(json!({"subnet": "10.1.0.7/24"})),
+        row("a subnet that is none", TEXT, "foo").ipam(json!({"subnet": "foo"})),
+        row("no subnet", CONFIG, "range").ipam(json!({})),
+        row("an empty range set", CONFIG, "range set").ipam(set(json!([[]]))),
+        row("a range without a subnet", CONFIG, "subnet").ipam(set(json!([[{"rangeStart": "10.1.0.5"}]]))),
+        row("overlapping ranges of one set", CONFIG, "overlap")
+            .ipam(set(json!([[{"subnet": "10.1.0.0/16"}, {"subnet": "10.1.5.0/24"}]]))),
+        row("overlapping range sets", CONFIG, "overlaps")
+            .ipam(set(json!([[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.1.0.0/24"}]]))),
+        row("two families in one set", CONFIG, "mixed")
+            .ipam(set(json!([[{"subnet": "10.1.0.0/24"}, {"subnet": "fd00::/64"}]]))),
+        row("a start outside", CONFIG, "10.9.0.1").ipam(one(json!({"rangeStart": "10.9.0.1"}))),
+        row("an end outside", CONFIG, "10.9.0.1").ipam(one(json!({"rangeEnd": "10.9.0.1"}))),
+        row("an end before the start", CONFIG, "10.1.0.9")
+            .ipam(one(json!({"rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.5"}))),
+        row("a gateway outside its subnet", CONFIG, "10.2.0.1").ipam(one(json!({"gateway": "10.2.0.1"}))),
+        row("a gateway outside its subnet, in ipam", CONFIG, "10.2.0.1")
+            .ipam(json!({"subnet": "10.1.0.0/24", "gateway": "10.2.0.1"})),
+        row("a gateway of the other family", CONFIG, "fd00::1").ipam(one(json!({"gateway": "fd00::1"}))),
+        row("a gateway that is none", TEXT, "foo").ipam(one(json!({"gateway": "foo"}))),
+        row("a route that is none", TEXT, "foo").ipam(with(&one(json!({})), json!({"routes": [{"dst": "foo"}]}))),
+        row("ips that is none", TEXT, "1.2.3").keys(json!({"runtimeConfig": {"ips": ["1.2.3"]}})),
+        row("ips outside the ranges", &[7, 999], "10.9.0.9").keys(json!({"runtimeConfig": {"ips": ["10.9.0.9"]}})),
+        row("ips with the gateway", &[7, 999], "10.1.0.1").keys(json!({"runtimeConfig": {"ips": ["10.1.0.1"]}})),
+        row("a resolvConf that is not there", FAILED, "/none").keys(json!({"ipam": {"resolvConf": "/none"}})),
+        row("a range that is used up", FAILED, "10.1.0.2")
+            .ipam(one(json!({"rangeStart": "10.1.0.2", "rangeEnd": "10.1.0.2"})))
+            .prepare(|host, _| drop(add(host, &v4(), &host.pod()))),
+    ]
+}
+
+fn delegates() -> Vec<Row> {
+    vec![
+        row("an IPAM plugin that is not there", &[7, 999], "missing").keys(json!({"ipam": {"type": "missing"}})),
+        row("an IPAM plugin with a path", &[7, 999], "../host-local").keys(json!({"ipam": {"type": "../host-local"}})),
+        row("an IPAM plugin that prints garbage", DELEGATE, "fake").fake("echo garbage"),
+        row("an IPAM plugin that fails with garbage", DELEGATE, "garbage").fake("echo garbage; exit 1"),
+        row("an IPAM plugin that prints nothing", DELEGATE, "result").fake("exit 0"),
+        row("an IPAM plugin that fails on stderr", DELEGATE, "disk on fire").fake("echo disk on fire >&2; exit 1"),
+        row("an IPAM plugin that fails silently", DELEGATE, "fake").fake("exit 3"),
+        row("an IPAM plugin that is killed", DELEGATE, "fake").fake("kill -9 $$"),
+        row("an IPAM plugin that prints without end", DELEGATE, "fake").fake("cat /dev/zero"),
+        row("an IPAM plugin with an error of its own", &[11], "later")
+            .fake(r#"echo '{"cniVersion":"1.0.0","code":11,"msg":"come back later"}'; exit 1"#),
+        row("an IPAM plugin that hangs", &[999, 11, 5, 0], "fake").fake("exec sleep 50"),
+        row("an IPAM plugin with a result of version 1.2.0", &[1, 6, 999], "1.2.0")
+            .fake(r#"echo '{"cniVersion":"1.2.0"}'"#),
+        row("an IPAM plugin without addresses", FAILED, "IP config").fake(r#"echo '{"cniVersion":"1.0.0"}'"#),
+        row("an IPAM plugin with an address of another subnet", FAILED, "10.9.0.2/24")
+            .fake(r#"[ $CNI_COMMAND = DEL ] || echo '{"cniVersion":"1.0.0","ips":[{"address":"10.9.0.2/24"}]}'"#),
+        row("an IPAM plugin with an address that is none", &[6, 999], "10.1.0.999")
+            .fake(r#"[ $CNI_COMMAND = DEL ] || echo '{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.999/24"}]}'"#),
+    ]
+}
+
+/// What the kernel refuses, or already has.
+fn kernel() -> Vec<Row> {
+    vec![
+        row("an mtu below the kernel's", FAILED, "mtu").keys(json!({"mtu": 67})),
+        row("an mtu above the kernel's", FAILED, "mtu").keys(json!({"mtu": 70000})),
+        row("an mtu above the kernel's, the bridge being there", FAILED, "mtu")
+            .keys(json!({"mtu": 70000}))
+            .prepare(|host, _| drop(add(host, &v4(), &host.pod()))),
+        row("an eth0 that already exists", FAILED, "eth0").prepare(|_, pod| {
+            pod.run("ip link add eth0 type veth peer name other");
+        }),
+        row("a second ADD", FAILED, "eth0").prepare(|host, pod| drop(add(host, &v4(), pod))),
+        row("a bridge name that is a veth", FAILED, "cni0").prepare(|host, _| {
+            host.run("ip link add cni0 type veth peer name other");
+        }),
+        row("a vlan on a bridge that does not filter", &[7, 999], "VLAN")
+            .keys(json!({"vlan": 100, "isDefaultGateway": false}))
+            .prepare(|host, _| {
+                host.run("ip link add cni0 type bridge");
+            }),
+        row("a bridge with another network's address", FAILED, "10.9.0.1/24").prepare(|host, _| {
+            add(host, &with(&of(&["10.9.0.0/24"]), json!({"name": "other"})), &host.pod());
+        }),
+        row("a route that leads nowhere", FAILED, "10.9.0.0/16")
+            .keys(json!({"ipam": {"routes": [{"dst": "10.9.0.0/16", "gw": "10.200.0.1"}]}})),
+        row("lo with a foreign address", FAILED, "10.0.0.1").plugin("loopback").prepare(|_, pod| {
+            pod.run("ip address add 10.0.0.1/32 dev lo");
+        }),
+    ]
+}
+
+fn stores() -> Vec<Row> {
+    vec![
+        row("a read-only dataDir", FAILED, "/var/lib/cni").prepare(|host, _| {
+            host.run("mount -t tmpfs -o ro tmpfs /var/lib/cni");
+        }),
+        row("a dataDir that became read-only", FAILED, "/var/lib/cni").prepare(|host, _| {
+            add(host, &v4(), &host.pod());
+            host.run("mount -o remount,ro,bind /var/lib/cni");
+        }),
+        row("a full dataDir", FAILED, "/var/lib/cni").prepare(|host, _| {
+            host.run("mount -t tmpfs -o size=4k tmpfs /var/lib/cni");
+            host.enter(|| fs::write("/var/lib/cni/filler", [0; 4096]).unwrap());
+        }),
+        row("a dataDir without a free inode", FAILED, "/var/lib/cni").prepare(|host, _| {
+            host.run("mount -t tmpfs -o nr_inodes=4 tmpfs /var/lib/cni");
+        }),
+        row("a dataDir that is a file", FAILED, "/etc/passwd").keys(json!({"ipam": {"dataDir": "/etc/passwd"}})),
+    ]
+}
+
+#[test]
+fn every_refusal_is_an_error_with_its_code_and_changes_nothing() {
+    let groups = [documents, environment, versions, configurations, ranges, delegates, kernel, stores];
+    // The groups side by side: most of the time goes into looking at the state.
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = groups.map(|group| scope.spawn(move || refusals(group()))).into();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(wrong.is_empty(), "{} refusals are not as they should be:\n\n{}", wrong.len(), wrong.join("\n\n"));
+}
+
+fn refusals(rows: Vec<Row>) -> Vec<String> {
+    let judged = rows.iter().map(|row| (row.what, row.run()));
+    judged.filter(|(_, wrong)| !wrong.is_empty()).map(|(what, wrong)| format!("{what}: {}", wrong.join("\n"))).collect()
+}
+
+#[test]
+fn a_good_configuration_is_not_refused() {
+    // What the rows above vary works: they fail for the reason they name.
+    let host = Host::new();
+    let pod = host.pod();
+    let result = add(&host, &v4(), &pod);
+    host.plugin("bridge").check(with_prev_result(&v4(), &result), &pod, "eth0").success();
+    host.plugin("loopback").add(v4(), &pod, "lo").success();
+}
+
+#[test]
+fn an_ipam_plugin_that_hangs_is_ended_with_its_children() {
+    let host = Host::new();
+    let pod = host.pod();
+    let fakes = TempDir::new().unwrap();
+    let pids = fakes.path().join("pids");
+    let script = format!("sleep 50 & echo $$ $! >> {}; wait", pids.display());
+    write_script(&fakes.path().join("fake"), &script);
+    let conf = with(&v4(), json!({"ipam": {"type": "fake", "timeoutSeconds": 1}}));
+    let start = Instant::now();
+    host.plugin("bridge").env("CNI_PATH", fakes.path().display()).add(&conf, &pod, "eth0").failure();
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    let text = fs::read_to_string(&pids).unwrap();
+    assert!(text.split_whitespace().count() >= 2, "{text}");
+    for pid in text.split_whitespace() {
+        // A zombie waits for its parent: it has ended all the same.
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        assert!(status.is_empty() || status.contains("State:\tZ"), "process {pid} still runs:\n{status}");
+    }
+}

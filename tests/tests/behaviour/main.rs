@@ -1,0 +1,34 @@
+//! Behaviour of the built binaries: a module a subject, one executable because linking is slow.
+//!
+//! `cfg(test)` on each module tells clippy that its helper functions are tests too.
+
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod bridge;
+#[cfg(test)]
+mod bridge_check;
+#[cfg(test)]
+mod bridge_conf;
+#[cfg(test)]
+mod bridge_failed_add;
+#[cfg(test)]
+mod bridge_gateway;
+#[cfg(test)]
+mod bridge_masquerade;
+#[cfg(test)]
+mod bridge_port;
+#[cfg(test)]
+mod bridge_routes;
+#[cfg(test)]
+mod conf_examples;
+#[cfg(test)]
+mod lab;
+#[cfg(test)]
+mod loopback;
+#[cfg(test)]
+mod mixed_pairs;
+#[cfg(test)]
+mod parallel;
+#[cfg(test)]
+mod versions;
