@@ -24,7 +24,7 @@ fn paths_that_are_no_network_namespace() {
         ("/proc/self/ns/mnt", "another kind"),
         ("/proc/self/ns", "namespace"),
     ] {
-        let error = Netns::get(Path::new(path)).unwrap_err();
+        let error = Netns::open(Path::new(path)).unwrap_err();
         assert!(error.to_string().contains(why) && !error.is_not_found(), "{error}");
     }
 }
