@@ -243,3 +243,6 @@ fn fingerprint(content: &str) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     content.bytes().fold(0xcbf2_9ce4_8422_2325, step).max(1)
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,10 +121,15 @@ impl Store {
     /// # Errors
     /// It cannot be read, or `wait` is over.
     pub fn open_existing(dir: &Path, wait: Duration) -> Result<Option<Self>, StoreError> {
-        match fs::metadata(dir) {
-            Ok(_) => Self::lock(dir, wait),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StoreError::io("open", dir)(error)),
+        loop {
+            match fs::metadata(dir) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(StoreError::io("open", dir)(error)),
+            }
+            if let Some(store) = Self::lock(dir, wait)? {
+                return Ok(Some(store));
+            }
         }
     }
 

@@ -10,3 +10,4 @@ mod index;
 mod interop;
 mod node;
 mod scale;
+mod steps;

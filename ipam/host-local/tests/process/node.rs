@@ -126,16 +126,25 @@ pub fn call_with(program: impl AsRef<Path>, verb: &str, id: &str, conf: &Value, 
 }
 
 pub fn start(program: impl AsRef<Path>, verb: &str, id: &str, conf: &Value, env: &[(&str, &str)]) -> Child {
+    let mut child = spawn(program, verb, id, env);
+    feed(&mut child, conf);
+    child
+}
+
+/// A call that waits for its stdin.
+pub fn spawn(program: impl AsRef<Path>, verb: &str, id: &str, env: &[(&str, &str)]) -> Child {
     let mut command = Command::new(program.as_ref());
     command.env_clear().env("CNI_COMMAND", verb).env("CNI_PATH", "/nonexistent");
     if !["GC", "STATUS"].contains(&verb) {
         command.env("CNI_CONTAINERID", id).env("CNI_IFNAME", "eth0").env("CNI_NETNS", "/nonexistent/netns");
     }
     command.envs(env.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    // A child that is killed early does not read it.
+    command.spawn().unwrap()
+}
+
+pub fn feed(child: &mut Child, conf: &Value) {
+    // One that is killed early does not read it.
     let _ = child.stdin.take().unwrap().write_all(conf.to_string().as_bytes());
-    child
 }
 
 pub fn outcome(output: Output) -> Outcome {
