@@ -17,3 +17,8 @@ pub mod types;
 pub use types::error::{Code, Error};
 pub use types::result::Success;
 pub use types::version::Version;
+
+/// The examples of README.md are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

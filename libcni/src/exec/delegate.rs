@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Invocation, decode_result, find};
+use super::{Invocation, also_says, decode_result, find};
 use crate::plugin::{Command, Network};
 use crate::types::{Error, Success, Version};
 
@@ -85,13 +85,7 @@ impl<'a> Delegate<'a> {
         added.map(|(_, success)| success).map_err(|error| {
             match self.run(Command::Del, self.deadline.min(ROLLBACK_DEADLINE)) {
                 Ok(_) => error,
-                Err(del) => {
-                    let mut details = error.details().to_owned();
-                    if !details.is_empty() {
-                        details.push_str("; ");
-                    }
-                    error.with_details(format!("{details}DEL after the failed ADD failed too: {del}"))
-                }
+                Err(del) => also_says(error, &format!("DEL after the failed ADD failed too: {del}")),
             }
         })
     }

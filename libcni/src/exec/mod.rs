@@ -31,3 +31,9 @@ pub(crate) fn decode_result(stdout: &[u8], assumed: Version) -> Result<(Version,
     }
     Success::from_json(stdout, assumed).map_err(|error| error.context("failed to read the plugin's result"))
 }
+
+/// The same error with more details.
+pub(crate) fn also_says(error: Error, more: &str) -> Error {
+    let details = if error.details().is_empty() { more.to_owned() } else { format!("{}; {more}", error.details()) };
+    error.with_details(details)
+}

@@ -44,7 +44,7 @@ pub use cache::Cached;
 pub use conflist::{ConfList, PluginConf};
 pub use directory::files;
 
-use crate::exec::{Invocation, decode_result, find};
+use crate::exec::{Invocation, also_says, decode_result, find};
 use crate::plugin::Command;
 use crate::types::{Code, ContainerId, Error, Success, Version};
 use cache::Cache;
@@ -120,9 +120,7 @@ impl Runtime {
                     Err(del) => format!("DEL after the failed ADD failed too: {del}"),
                 }
             };
-            let details = [error.details(), &also].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
-            let details = details.join("; ");
-            error.with_details(details)
+            also_says(error, &also)
         })
     }
 
@@ -151,7 +149,8 @@ impl Runtime {
     /// CHECK: whether everything is as ADD left it.
     ///
     /// # Errors
-    /// A version before 0.4.0; a remembered result that cannot be read; the first plugin's error, as it is.
+    /// A version before 0.4.0; a remembered result that cannot be read; the first plugin's error with its code and
+    /// message as they are, and the plugin's type in the details.
     pub fn check(&self, list: &ConfList, attachment: &Attachment) -> Result<(), Error> {
         if !list.is_since(Version::V0_4_0) {
             let version = list.version_text();
@@ -164,7 +163,7 @@ impl Runtime {
         let result = self.prev_result(list, attachment)?;
         for plugin in list.plugins() {
             let stdin = request::of_attachment(list, plugin, result.clone(), &attachment.capability_args);
-            self.call(plugin, Command::Check, Some(attachment), &stdin)?;
+            self.call(plugin, Command::Check, Some(attachment), &stdin).map_err(|error| by(plugin, error))?;
         }
         Ok(())
     }
@@ -275,4 +274,9 @@ impl Runtime {
 fn wrapped(plugin: &PluginConf, verb: &str, error: Error) -> Error {
     let name = plugin.name().map(|name| format!(" name={name:?}")).unwrap_or_default();
     error.context(format!("plugin type={:?}{name} failed ({verb})", plugin.plugin_type()))
+}
+
+/// Where the reference returns a plugin's error as it is, the message stays; who it was stands in the details.
+fn by(plugin: &PluginConf, error: Error) -> Error {
+    also_says(error, &format!("plugin type={:?}", plugin.plugin_type()))
 }

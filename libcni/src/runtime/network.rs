@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::conflist::ConfList;
-use super::{Runtime, request};
+use super::{Runtime, by, request};
 use crate::exec;
 use crate::plugin::{self, Command};
 use crate::types::{Code, Error, Version};
@@ -47,13 +47,14 @@ impl Runtime {
     /// STATUS: whether the network can take containers. Before 1.1.0 there is no way to ask, and the answer is yes.
     ///
     /// # Errors
-    /// The first plugin's error as it is, with its code (50, 51).
+    /// The first plugin's error with its code (50, 51) and message as they are, and its type in the details.
     pub fn status(&self, list: &ConfList) -> Result<(), Error> {
         if !list.is_since(Version::V1_1_0) {
             return Ok(());
         }
         for plugin in list.plugins() {
-            self.call(plugin, Command::Status, None, &request::of_network(list, plugin, None))?;
+            let stdin = request::of_network(list, plugin, None);
+            self.call(plugin, Command::Status, None, &stdin).map_err(|error| by(plugin, error))?;
         }
         Ok(())
     }

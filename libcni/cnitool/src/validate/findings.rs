@@ -9,6 +9,8 @@ use super::document::{Document, Position};
 pub enum Level {
     Error,
     Warning,
+    /// Nothing is wrong; it is good to know.
+    Note,
 }
 
 /// One thing that is wrong.
@@ -29,6 +31,7 @@ impl fmt::Display for Finding {
         let level = match self.level {
             Level::Error => "error",
             Level::Warning => "warning",
+            Level::Note => "note",
         };
         write!(f, ": {level}: {}", self.message)
     }

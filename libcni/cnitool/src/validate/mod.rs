@@ -55,6 +55,14 @@ pub fn run(targets: &[PathBuf], dirs: &[PathBuf], chosen: bool, out: &mut impl W
         if files.is_empty() {
             findings.add(target, None, Level::Error, "there are no configurations (*.conflist, *.conf, *.json)".into());
         }
+        if let (Some(first), true) = (files.first(), files.len() > 1) {
+            let name = first.file_name().unwrap_or_default().to_string_lossy();
+            let message = format!(
+                "of {} files containerd, and CRI-O unless it is told a name, take the first: {name}",
+                files.len()
+            );
+            findings.add(target, None, Level::Note, message);
+        }
         for file in files {
             check_file(&file, &mut binaries, &mut seen, &mut findings);
             checked.push(file);

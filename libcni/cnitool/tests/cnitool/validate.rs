@@ -184,7 +184,9 @@ fn networks_are_compared() {
             "30-twice.conflist:3:3: warning: another network has the name \"good\": {conf}:3:3; tools that look for a name take one of them"
         ),
     ];
-    assert_eq!((status, &lines[..3]), (0, &expected[..]), "{lines:#?}");
+    assert_eq!((status, &lines[1..4]), (0, &expected[..]), "{lines:#?}");
+    let first = format!("note: of 3 files containerd, and CRI-O unless it is told a name, take the first: {conf}");
+    assert!(lines[0].ends_with(&first), "{lines:#?}");
 }
 
 #[test]
@@ -204,4 +206,49 @@ fn where_there_is_nothing() {
         assert_eq!(status, 0);
         assert!(lines[0].ends_with("there is no /opt/cni/bin, and CNI_PATH is not set: plugins were not checked"));
     }
+}
+
+/// The keys of a struct in a plugin's `src/conf.rs`, as JSON has them.
+fn keys_of(file: &str, name: &str) -> Vec<String> {
+    let source = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(file)).unwrap();
+    let (_, body) = source.split_once(&format!("struct {name} {{\n")).unwrap();
+    let (body, _) = body.split_once("\n}").unwrap();
+    let mut keys = Vec::new();
+    let mut renamed = None;
+    for line in body.lines().map(str::trim) {
+        if let Some(rename) = line.strip_prefix("#[serde(rename = \"") {
+            renamed = rename.split('"').next().map(str::to_owned);
+        } else if let Some((field, _)) = line.split_once(':').filter(|(field, _)| !field.starts_with('/')) {
+            let mut words = field.trim_start_matches("pub ").trim_start_matches("r#").split('_');
+            let mut key = words.next().unwrap().to_owned();
+            for word in words {
+                key.push_str(&word[..1].to_uppercase());
+                key.push_str(&word[1..]);
+            }
+            keys.push(renamed.take().unwrap_or(key));
+        }
+    }
+    assert!(keys.len() > 2, "{file} no longer has its keys in {name}: {keys:?}");
+    keys
+}
+
+/// The table of keys repeats those of the plugins; one that is forgotten there would be called unknown.
+#[test]
+fn every_key_of_our_plugins_is_known() {
+    let nulls = |keys: Vec<String>| keys.iter().map(|key| format!(",\"{key}\":null")).collect::<String>();
+    let bridge = nulls(keys_of("plugins/bridge/src/conf.rs", "Raw"));
+    let trunk = nulls(keys_of("plugins/bridge/src/conf.rs", "RawTrunk"));
+    let ipam = nulls(keys_of("ipam/host-local/src/conf.rs", "RawIpam"));
+    let range = nulls(keys_of("ipam/host-local/src/conf.rs", "RawRange")).replace(",\"subnet\":null", "");
+    let node = node_to_validate();
+    node.conf(
+        "10-all.conflist",
+        &format!(
+            r#"{{"cniVersion":"1.0.0","name":"n","plugins":[{{"type":"bridge"{bridge}}},
+            {{"type":"bridge","vlanTrunk":[{{"minID":1{trunk}}}],"ipam":{{"type":"host-local"{ipam}}}}},
+            {{"type":"bridge","ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.0.0.0/8"{range}}}]]}}}}]}}"#
+        ),
+    );
+    let (_, lines) = node.validate(&[], &[]);
+    assert!(!lines.iter().any(|line| line.contains("unknown key")), "{lines:#?}");
 }

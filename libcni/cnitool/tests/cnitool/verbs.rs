@@ -110,8 +110,8 @@ fn a_failing_plugin() {
     assert_eq!(verbs, ["first ADD", "second ADD", "second DEL", "first DEL"]);
     node.plugin("second", "echo '{\"code\":11,\"msg\":\"no\"}'; exit 1");
     assert_eq!(node.refused(&[], &["del", "net", "/x"]), "plugin type=\"second\" failed (delete): no");
-    assert_eq!(node.refused(&[], &["check", "net", "/x"]), "no");
-    assert_eq!(node.refused(&[], &["status", "net", "/x"]), "no");
+    assert_eq!(node.refused(&[], &["check", "net", "/x"]), "no; plugin type=\"second\"");
+    assert_eq!(node.refused(&[], &["status", "net", "/x"]), "no; plugin type=\"second\"");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn nothing_begins_that_cannot_end() {
     let error = node.runtime.del(&list("1.0.0", ""), &attachment()).unwrap_err();
     assert_eq!(error.to_string(), format!(r#"plugin type="second" name="two" failed (delete): {missing}"#));
     assert_eq!(node.plugins.calls(), [""; 0]);
-    assert_eq!(node.runtime.check(&list("1.0.0", ""), &attachment()).unwrap_err().to_string(), missing);
+    assert_eq!(node.runtime.check(&list("1.0.0", ""), &attachment()).unwrap_err().msg(), missing);
     let node = Node::new();
     let error = node.runtime.add(&list("1.2.0", ""), &attachment()).unwrap_err();
     assert_eq!((error.code(), error.msg()), (Code::INCOMPATIBLE_VERSION, "incompatible CNI versions"));
@@ -187,7 +187,7 @@ fn the_first_error_ends_check_and_del() {
     }
     node.plugins.calls();
     let error = node.runtime.check(&list, &attachment()).unwrap_err();
-    assert_eq!((error.code(), error.to_string()), (Code(120), "no".into()));
+    assert_eq!((error.code(), error.to_string()), (Code(120), "no; plugin type=\"first\"".into()));
     let error = node.runtime.del(&list, &attachment()).unwrap_err();
     assert_eq!(error.to_string(), r#"plugin type="second" name="two" failed (delete): no"#);
     assert_eq!(node.plugins.calls(), ["first CHECK", "second DEL"]);
@@ -280,7 +280,7 @@ fn status() {
     assert_eq!(node.plugins.calls(), ["first STATUS", "second STATUS"]);
     node.plugins.create("first", &fails("STATUS", r#"{"code":50,"msg":"no"}"#));
     let error = node.runtime.status(&list("1.1.0", "")).unwrap_err();
-    assert_eq!((error.code(), error.to_string()), (Code::NOT_AVAILABLE, "no".into()));
+    assert_eq!((error.code(), error.msg()), (Code::NOT_AVAILABLE, "no"));
     assert_eq!(node.plugins.calls(), ["first STATUS"]);
 }
 
