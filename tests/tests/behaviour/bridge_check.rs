@@ -16,8 +16,8 @@ type Damage = fn(&Host, &Pod, &Value);
 const ATTACHMENT: &[(&str, &str, Damage)] = &[
     ("IPv4 address removed", "10.1.0.2/24", |_, pod, _| drop(pod.run("ip address del 10.1.0.2/24 dev eth0"))),
     ("IPv6 address removed", "fd00:1::2/64", |_, pod, _| drop(pod.run("ip address del fd00:1::2/64 dev eth0"))),
-    ("default route removed", "0.0.0.0/0", |_, pod, _| drop(pod.run("ip route del default"))),
-    ("IPv6 default route removed", "::/0", |_, pod, _| drop(pod.run("ip -6 route del default"))),
+    ("default route removed", "default via 10.1.0.1", |_, pod, _| drop(pod.run("ip route del default"))),
+    ("IPv6 default route removed", "via fd00:1::1", |_, pod, _| drop(pod.run("ip -6 route del default"))),
     ("route removed", "192.0.2.0/24", |_, pod, _| drop(pod.run("ip route del 192.0.2.0/24"))),
     ("route by another gateway", "192.0.2.0/24", |_, pod, _| {
         pod.run("ip route replace 192.0.2.0/24 via 10.1.0.9");
@@ -50,11 +50,11 @@ const ATTACHMENT: &[(&str, &str, Damage)] = &[
             std::fs::remove_file(host.store().join("networks/net").join(address)).unwrap();
         }
     }),
-    ("jump to the spoof check flushed", "cni-br-iface-", |host, _, _| {
+    ("jump to the spoof check flushed", "spoof check", |host, _, _| {
         host.run("nft flush chain bridge nat PREROUTING");
     }),
-    ("spoof check removed", "cni-br-iface-", |host, _, _| drop(host.run("nft delete table bridge nat"))),
-    ("spoof check emptied", "cni-br-iface-", |host, _, _| drop(host.run("nft flush table bridge nat"))),
+    ("spoof check removed", "spoof check", |host, _, _| drop(host.run("nft delete table bridge nat"))),
+    ("spoof check emptied", "spoof check", |host, _, _| drop(host.run("nft flush table bridge nat"))),
 ];
 
 const OF_IPTABLES: &[(&str, &str, Damage)] = &[

@@ -112,3 +112,24 @@ pub fn leases(host: &Host) -> Vec<String> {
     });
     files.filter(|name| name.parse::<std::net::IpAddr>().is_ok()).collect()
 }
+
+/// A host without the programs of iptables and nftables, until [`show_firewall_programs`].
+pub fn hide_firewall_programs(host: &Host) {
+    for program in FIREWALL_PROGRAMS {
+        host.run(&format!("mount --bind /dev/null {}", real_path(program)));
+    }
+}
+
+pub fn show_firewall_programs(host: &Host) {
+    for program in FIREWALL_PROGRAMS {
+        host.run(&format!("umount {}", real_path(program)));
+    }
+}
+
+const FIREWALL_PROGRAMS: [&str; 2] = ["iptables", "nft"];
+
+/// Debian's iptables is a chain of symbolic links to one program for all its names.
+fn real_path(program: &str) -> String {
+    let path = tests::namespace::find(program).unwrap();
+    std::fs::canonicalize(path).unwrap().display().to_string()
+}

@@ -9,7 +9,9 @@ use tempfile::TempDir;
 use tests::namespace::PATH;
 use tests::{Host, Internet, bins};
 
-use crate::bridge_conf::{add, dual, leases, links, masqueraded, rules, with};
+use crate::bridge_conf::{
+    add, dual, hide_firewall_programs, leases, links, masqueraded, rules, show_firewall_programs, with,
+};
 
 fn write_script(directory: &Path, name: &str, script: &str) {
     let path = directory.join(name);
@@ -61,8 +63,14 @@ fn a_masquerade_that_fails_leaves_nothing() {
             let (before, pod_before) = (host.state(), pod.state());
             let error = host.plugin("bridge").env("PATH", &path).add(&conf, &pod, "eth0").failure();
             assert!(error.to_string().contains("no luck today"), "{error}");
-            // Forwarding stays on, as after any ADD.
-            host.state().without("sysctls").assert_same(&before.without("sysctls"));
+            if with_first {
+                host.state().assert_same(&before);
+            } else {
+                // As after any ADD, forwarding stays on, and the base chain for all spoof checks is there.
+                let rest = |state: tests::State| state.without("sysctls").without("nft");
+                rest(host.state()).assert_same(&rest(before));
+                assert_eq!(rules(&host), [""; 0]);
+            }
             pod.state().assert_same(&pod_before);
             // And the next one is as if nothing had been.
             let result = add(&host, &conf, &pod);
@@ -75,11 +83,11 @@ fn a_masquerade_that_fails_leaves_nothing() {
 #[test]
 fn without_the_programs_the_iptables_backend_fails_and_leaves_nothing() {
     let host = Host::new();
-    let nowhere = TempDir::new().unwrap();
     let pod = host.pod();
     let before = host.state().without("sysctls");
-    let bridge = host.plugin("bridge").env("PATH", nowhere.path().display());
-    let error = bridge.add(masqueraded("iptables"), &pod, "eth0").failure();
+    hide_firewall_programs(&host);
+    let error = host.plugin("bridge").add(masqueraded("iptables"), &pod, "eth0").failure();
+    show_firewall_programs(&host);
     assert!(error["msg"].as_str().unwrap().contains("iptables"), "{error}");
     host.state().without("sysctls").assert_same(&before);
     assert_eq!((rules(&host), leases(&host), links(&host, "bridge")), (vec![], vec![], vec![]));

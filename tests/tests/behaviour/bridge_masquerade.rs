@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use tests::plugin::with_prev_result;
 use tests::{Echo, Host, Internet, Pod};
 
-use crate::bridge_conf::{FIRST_V4, FIRST_V6, add, check, del, dual, masqueraded, of, rules, v4, with};
+use crate::bridge_conf::{
+    FIRST_V4, FIRST_V6, add, check, del, dual, hide_firewall_programs, masqueraded, of, rules, show_firewall_programs,
+    v4, with,
+};
 
 pub const BACKENDS: [&str; 2] = ["iptables", "nftables"];
 
@@ -130,23 +133,30 @@ fn the_chain_of_rkt_has_the_name_it_always_had() {
 /// Unset: iptables where it is usable, else nftables, for which no program is needed.
 #[test]
 fn the_backend_is_chosen_as_the_reference_chooses() {
-    let nowhere = tempfile::tempdir().unwrap();
-    for (iptables, section) in [(true, "iptables-save: "), (false, "nft: ")] {
+    for iptables in [true, false] {
         let host = Host::new();
         let internet = host.internet();
         let pod = host.pod();
         let conf = with(&dual(), json!({"ipMasq": true}));
-        let mut bridge = host.plugin("bridge");
         if !iptables {
-            bridge = bridge.env("PATH", nowhere.path().display());
+            hide_firewall_programs(&host);
         }
-        let result = bridge.add(&conf, &pod, "eth0").success();
-        let rules_then = rules(&host);
-        assert!(rules_then.iter().any(|rule| rule.starts_with(section)), "{rules_then:?}");
-        assert_eq!(rules_then.iter().any(|rule| rule.contains("masq_checks")), !iptables, "{rules_then:?}");
+        let result = add(&host, &conf, &pod);
+        check(&host, &conf, &result, &pod).success();
         assert_eq!(seen(&pod, &internet.listen()), AS_THE_HOST);
-        bridge.check(with_prev_result(&conf, &result), &pod, "eth0").success();
-        bridge.del(with_prev_result(&conf, &result), &pod, "eth0").success();
+        if !iptables {
+            show_firewall_programs(&host);
+        }
+        let made = rules(&host);
+        assert_eq!(made.iter().any(|rule| rule.contains("masq_checks")), !iptables, "{made:?}");
+        assert_eq!(made.iter().any(|rule| rule.contains("CNI-")), iptables, "{made:?}");
+        if !iptables {
+            hide_firewall_programs(&host);
+        }
+        del(&host, &conf, &result, &pod);
+        if !iptables {
+            show_firewall_programs(&host);
+        }
         assert_eq!(rules(&host), [""; 0]);
     }
 }
@@ -174,21 +184,21 @@ fn two_interfaces_of_a_container_keep_their_masquerade_apart() {
     }
 }
 
-/// A reboot of the runtime, not of the node: the pod is gone without a DEL, and its successor has the same name.
+/// A pod that is gone without a DEL, and its successor has its name: what the two left goes with one DEL.
 #[test]
-fn rules_of_an_earlier_life_are_not_doubled() {
+fn rules_of_an_earlier_life_go_with_those_of_the_next() {
     for backend in BACKENDS {
         let host = Host::new();
+        let internet = host.internet();
         let conf = masqueraded(backend);
         let mut first = host.pod();
-        let id = first.id();
-        let bridge = host.plugin("bridge").env("CNI_CONTAINERID", &id);
+        let bridge = host.plugin("bridge").env("CNI_CONTAINERID", first.id());
         bridge.add(&conf, &first, "eth0").success();
-        let once = rules(&host);
         first.destroy();
         let second = host.pod();
         let result = bridge.add(&conf, &second, "eth0").success();
-        assert_eq!(rules(&host), once, "{backend}");
+        bridge.check(with_prev_result(&conf, &result), &second, "eth0").success();
+        assert_eq!(seen(&second, &internet.listen()), AS_THE_HOST, "{backend}");
         bridge.del(with_prev_result(&conf, &result), &second, "eth0").success();
         assert_eq!(rules(&host), [""; 0], "{backend}");
     }
