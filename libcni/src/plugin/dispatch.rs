@@ -137,13 +137,22 @@ fn call<P: Plugin>(
                 Error::new(Code::INVALID_ENVIRONMENT, "required env variables [CNI_CONTAINERID,CNI_IFNAME] missing")
             })?;
             match command {
-                Command::Add => return plugin.add(&req)?.to_json(version),
+                Command::Add => return add(plugin, &req),
                 Command::Del => plugin.del(&req)?,
                 _ => plugin.check(&req)?,
             }
         }
     }
     Ok(Vec::new())
+}
+
+/// A result that the version cannot say fails the ADD, and a failed ADD leaves nothing.
+fn add<P: Plugin>(plugin: &P, req: &Request<ConfOf<P>>) -> Result<Vec<u8>, Error> {
+    let success = plugin.add(req)?;
+    success.to_json(req.version()).map_err(|error| match plugin.del(req) {
+        Ok(()) => error,
+        Err(del) => Error::new(error.code(), format!("{error}; DEL after the failed ADD failed too: {del}")),
+    })
 }
 
 /// Whether the configuration's version knows the verb and the plugin speaks it. Which versions know a verb is

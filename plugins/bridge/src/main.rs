@@ -56,6 +56,8 @@ impl Plugin for Bridge {
         if let Some(dns) = req.dns() {
             result.dns = dns.clone();
         }
+        // Versions before 0.3.0 cannot say a result without addresses: better now than when all is kept.
+        result.to_value(req.version())?;
         undo.keep();
         Ok(result)
     }
