@@ -21,8 +21,12 @@ pub(super) const STDOUT_MAX: usize = 10 << 20;
 pub(super) const STDERR_TAIL: usize = 64 << 10;
 /// How long the pipes of a plugin that has exited are listened to if somebody else holds them open.
 const GRACE: Duration = Duration::from_millis(100);
-/// The longest pause between two looks whether the plugin has exited, while somebody holds its pipes open.
-const PAUSE_MAX: Duration = Duration::from_millis(50);
+/// How often we look whether a plugin has exited whose pipes stay open. Not more often: the kernel has its own tick
+/// every few milliseconds, and a timeout before it must program the clock, which in a virtual machine costs 50 us a call.
+const LOOK: Duration = Duration::from_millis(25);
+/// A process closes its pipes some microseconds before it can be reaped: so often we only yield the processor, because
+/// a sleep would take ten times as long.
+const YIELDS: u32 = 100;
 /// How long we wait for a killed process: one that is stuck in the kernel must not take us with it.
 const REAP_MAX: Duration = Duration::from_secs(2);
 
@@ -71,8 +75,9 @@ impl<'a> Running<'a> {
         for fd in self.open() {
             set_nonblocking(fd)?;
         }
-        // A process closes its pipes a few microseconds before it can be reaped.
-        let mut pause = Duration::from_micros(20);
+        // The plugin waits for it; the rest of what is big follows as it reads.
+        self.write()?;
+        let mut looks = 0_u32;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 self.drain()?;
@@ -82,10 +87,13 @@ impl<'a> Running<'a> {
             if left.is_zero() {
                 return Ok(End::Deadline);
             }
-            if self.serve(pause.min(left))? {
-                pause = Duration::from_micros(20);
+            if !self.open().is_empty() {
+                self.serve(left.min(LOOK))?;
+            } else if looks < YIELDS {
+                looks += 1;
+                std::thread::yield_now();
             } else {
-                pause = (pause * 2).min(PAUSE_MAX);
+                std::thread::sleep(left.min(LOOK));
             }
             if self.out.len() > STDOUT_MAX {
                 return Ok(End::TooMuchOutput);
@@ -116,8 +124,8 @@ impl<'a> Running<'a> {
         fds.into_iter().flatten().collect()
     }
 
-    /// Waits for the pipes, at most `pause`, and serves those that are ready. Whether one was.
-    fn serve(&mut self, pause: Duration) -> io::Result<bool> {
+    /// Waits for the pipes, at most `timeout`, and serves them.
+    fn serve(&mut self, timeout: Duration) -> io::Result<()> {
         let writes = self.stdin.is_some();
         let mut fds: Vec<PollFd<'_>> = self
             .open()
@@ -127,20 +135,15 @@ impl<'a> Running<'a> {
                 PollFd::new(fd, if writes && index == 0 { PollFlags::POLLOUT } else { PollFlags::POLLIN })
             })
             .collect();
-        if fds.is_empty() {
-            std::thread::sleep(pause);
-            return Ok(false);
-        }
-        // Rounded up: a pause of 0 ms would spin.
-        let millis = u16::try_from(pause.as_millis()).unwrap_or(u16::MAX).saturating_add(1);
+        // Rounded up: a timeout of 0 ms would spin.
+        let millis = u16::try_from(timeout.as_millis()).unwrap_or(u16::MAX).saturating_add(1);
         match poll(&mut fds, PollTimeout::from(millis)) {
-            Ok(0) | Err(Errno::EINTR) => return Ok(false),
+            Ok(0) | Err(Errno::EINTR) => return Ok(()),
             Ok(_) => {}
             Err(errno) => return Err(errno.into()),
         }
         self.write()?;
-        self.read()?;
-        Ok(true)
+        self.read()
     }
 
     /// Writes what the pipe takes. A plugin that does not read its stdin (EPIPE) is as good as another.
@@ -216,7 +219,7 @@ fn read_available(
     mut go_on: impl FnMut(&mut Vec<u8>) -> bool,
 ) -> io::Result<()> {
     let Some(source) = pipe else { return Ok(()) };
-    let mut chunk = [0; 16 << 10];
+    let mut chunk = [0; 4 << 10];
     while go_on(into) {
         match source.read(&mut chunk) {
             Ok(0) => {
