@@ -127,7 +127,6 @@ fn call<P: Plugin>(
     network: Network<ConfOf<P>>,
     env: &Environment,
 ) -> Result<Vec<u8>, Error> {
-    let version = network.version();
     match command {
         Command::Gc => plugin.gc(&network)?,
         Command::Status => plugin.status(&network)?,

@@ -6,8 +6,12 @@
 //!
 //! Source: specification, "ADD Success", and the older texts for the shapes before 1.0.0.
 
+use std::fmt;
 use std::net::IpAddr;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::cidr::Cidr;
@@ -357,15 +361,31 @@ impl Route {
     }
 }
 
-impl<'de> serde::Deserialize<'de> for Route {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::read(&mut Object::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+impl<'de> Deserialize<'de> for Route {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(Self::read))
     }
 }
 
-impl<'de> serde::Deserialize<'de> for Dns {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::read(&mut Object::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+impl<'de> Deserialize<'de> for Dns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(Self::read))
+    }
+}
+
+/// Reads an object while the deserializer still knows where it is, so that an error names the place.
+struct ObjectVisitor<T>(fn(&mut Object) -> Result<T, json::Error>);
+
+impl<'de, T> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        let mut object = Object::deserialize(MapAccessDeserializer::new(map))?;
+        (self.0)(&mut object).map_err(serde::de::Error::custom)
     }
 }
 

@@ -205,3 +205,18 @@ fn refusals_name_the_place() {
         assert!(error.msg().contains(place), "{error}");
     }
 }
+
+#[test]
+fn a_route_in_a_configuration_that_cannot_be_read_is_named() {
+    #[derive(Debug, Deserialize)]
+    struct Ipam {
+        #[expect(dead_code, reason = "read for its errors only")]
+        routes: Vec<Route>,
+    }
+    for (text, place) in [
+        (r#"{"routes":[{"dst":"0.0.0.0/0"},{}]}"#, "routes[1]: missing field `dst`"),
+        (r#"{"routes":[{"dst":"0.0.0.0/0","gw":"x"}]}"#, "routes[0]: gw: invalid IP address syntax"),
+    ] {
+        assert_eq!(json::from_slice::<Ipam>(text.as_bytes()).unwrap_err().to_string(), place);
+    }
+}
