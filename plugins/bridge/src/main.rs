@@ -56,6 +56,7 @@ impl Plugin for Bridge {
         if let Some(dns) = req.dns() {
             result.dns = dns.clone();
         }
+        result.to_value(req.version())?; // an early version may have no words for it
         undo.keep();
         Ok(result)
     }
