@@ -22,7 +22,6 @@ fn containerd_gets_an_lo_that_is_up() {
     let host = Host::new();
     let pod = host.pod();
     assert!(!is_up(&pod));
-    let before = pod.state();
     let loopback =
         host.plugin("loopback").env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web");
     let result = loopback.add(of_containerd(), &pod, "lo").success();

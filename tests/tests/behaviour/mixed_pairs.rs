@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -49,10 +50,19 @@ fn nft_alone() -> TempDir {
     directory
 }
 
+/// The reference's gateway address is tested for duplicates, and has its routes only then.
+fn wait_for_duplicate_detection(host: &Host) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end && !host.run("ip -6 address show dev cni0 tentative").is_empty() {
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
 fn pair<'a>(adder: &Plugin<'a>, remover: &Plugin<'a>, host: &'a Host, what: &str, conf: &Value) {
     // The first pod is the other suite's: they share the bridge, the store and the tables.
     let (first, pod) = (host.pod(), host.pod());
     let first_result = remover.add(conf, &first, "eth0").success();
+    wait_for_duplicate_detection(host);
     let before = host.state();
     let result = adder.add(conf, &pod, "eth0").success();
     assert_ne!(first_result["ips"][0]["address"], result["ips"][0]["address"], "{what}");
