@@ -53,6 +53,8 @@ pub fn attach(
         spoof_check::add(owner, &veth.host.name, mac_of(&veth.pod)?)?;
     }
     link::set_up(host, veth.host.index)?;
+    // One that somebody else made may have taken the address of its new port.
+    let bridge = link::get_by_index(host, bridge.index)?.unwrap_or(bridge);
     Ok((bridge, veth))
 }
 
