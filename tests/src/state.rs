@@ -280,7 +280,8 @@ fn is_left_by_iptables(object: &Value, all: &[Value]) -> bool {
         (None, Some(chain)) if chain.get("hook").is_some() => (&chain["table"], Some(&chain["name"])),
         _ => return false,
     };
-    let of_iptables = |family: &Value| family == "ip" || family == "ip6";
+    // "bridge" is the spoof check's: its table and base chain stay as well.
+    let of_iptables = |family: &Value| family == "ip" || family == "ip6" || family == "bridge";
     let body = object.as_object().and_then(|fields| fields.values().next());
     let Some(family) = body.map(|body| &body["family"]) else { return false };
     let used = all.iter().any(|other| {
