@@ -44,7 +44,11 @@ pub fn add(owner: &Owner, addrs: &[Cidr]) -> Result<(), Error> {
     Nft::default().settle(|nft| {
         let mut batch = Batch::default();
         if nft.rules(POSTROUTING)?.is_empty() {
-            prepare(nft, &mut batch)?;
+            let existed = nft.has_chain(POSTROUTING)?;
+            // Asked again: between the two questions another ADD may have made chain and rules.
+            if !existed || nft.rules(POSTROUTING)?.is_empty() {
+                prepare(nft, &mut batch, existed)?;
+            }
         }
         for addr in addrs {
             batch.append_rule(CHECKS, masquerade(addr, address), Some(&comment));
@@ -55,12 +59,12 @@ pub fn add(owner: &Owner, addrs: &[Cidr]) -> Result<(), Error> {
 
 /// The table, its chains and the rules that lead to `masq_checks`: what the first pod needs, and the
 /// next one after somebody flushed them.
-fn prepare(nft: &mut Nft, batch: &mut Batch) -> Result<(), Error> {
+fn prepare(nft: &mut Nft, batch: &mut Batch, existed: bool) -> Result<(), Error> {
     batch.ensure_table(TABLE, Some(TABLE_COMMENT));
     if !nft.has_chain(CHECKS)? {
         batch.create_chain(CHECKS, None, Some(CHECKS_COMMENT));
     }
-    if !nft.has_chain(POSTROUTING)? {
+    if !existed {
         batch.create_chain(POSTROUTING, Some(HOOK), None);
     }
     for multicast in multicast() {
