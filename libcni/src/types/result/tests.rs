@@ -1,6 +1,10 @@
 //! Expected texts are the reference's (its documented shapes and conversion matrix), not our own output.
 
+use serde::Deserialize;
+use serde_json::Value;
+
 use super::*;
+use crate::types::json;
 
 /// The reference's order and indentation before 1.0.0: as written, four spaces, `dns` always there.
 const V040: &str = r#"{
