@@ -1,194 +1,19 @@
 //! Bad input: CNI error JSON on stdout with the right code, exit status 1, and nothing changed.
 //!
-//! One table lists all of it. Where the specification has a code for a case (1 version, 4 environment, 6 decoding,
-//! 7 configuration; 8 is the reference's), that code is demanded; where it has none, 999 is what the reference says.
+//! One table lists all of it; a row is a [`Row`].
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tests::Host;
 use tests::plugin::with_prev_result;
-use tests::{Host, Outcome, Pod, bins};
 
 use crate::bridge_conf::{add, of, v4, with};
-
-const VERSION: &[u64] = &[1];
-const ENVIRONMENT: &[u64] = &[4];
-const DECODING: &[u64] = &[6];
-const CONFIG: &[u64] = &[7];
-const OWN_NETNS: &[u64] = &[8];
-/// A failure the specification has no code for: internal, I/O, or one that may pass.
-const FAILED: &[u64] = &[999, 5, 11];
-/// A delegate that does not speak the protocol: undecodable, or the reference's 0.
-const DELEGATE: &[u64] = &[6, 999, 0];
-/// A value of JSON that is text but not what it should be: libraries differ in where they notice.
-const TEXT: &[u64] = &[6, 7];
-
-/// One line of the table.
-struct Row {
-    what: &'static str,
-    codes: &'static [u64],
-    /// What the message or its details must contain: the key, or the value.
-    word: &'static str,
-    plugin: &'static str,
-    verb: &'static str,
-    ifname: &'static str,
-    stdin: String,
-    env: Vec<(&'static str, Option<&'static str>)>,
-    fake: Option<&'static str>,
-    prepare: fn(&Host, &Pod),
-}
-
-/// A row of an ADD of bridge; what is bad about it is said by the methods.
-fn row(what: &'static str, codes: &'static [u64], word: &'static str) -> Row {
-    Row {
-        what,
-        codes,
-        word,
-        plugin: "bridge",
-        verb: "ADD",
-        ifname: "eth0",
-        stdin: v4().to_string(),
-        env: Vec::new(),
-        fake: None,
-        prepare: |_, _| (),
-    }
-}
-
-impl Row {
-    fn stdin(self, text: &str) -> Self {
-        Self { stdin: text.to_owned(), ..self }
-    }
-
-    /// These keys over those of a good configuration.
-    fn keys(self, keys: Value) -> Self {
-        let stdin = with(&v4(), keys).to_string();
-        Self { stdin, ..self }
-    }
-
-    /// host-local with this `ipam`, in place of the good one.
-    fn ipam(self, keys: Value) -> Self {
-        let mut conf = v4();
-        conf["ipam"] = with(&json!({"type": "host-local"}), keys);
-        Self { stdin: conf.to_string(), ..self }
-    }
-
-    fn plugin(self, plugin: &'static str) -> Self {
-        Self { plugin, ..self }
-    }
-
-    fn verb(self, verb: &'static str) -> Self {
-        Self { verb, ..self }
-    }
-
-    fn ifname(self, ifname: &'static str) -> Self {
-        Self { ifname, ..self }
-    }
-
-    fn env(mut self, key: &'static str, value: &'static str) -> Self {
-        self.env.push((key, Some(value)));
-        self
-    }
-
-    fn without(mut self, key: &'static str) -> Self {
-        self.env.push((key, None));
-        self
-    }
-
-    /// The IPAM plugin is a shell script.
-    fn fake(self, script: &'static str) -> Self {
-        let row = self.keys(json!({"ipam": {"type": "fake", "timeoutSeconds": 1}}));
-        Self { fake: Some(script), ..row }
-    }
-
-    fn prepare(self, prepare: fn(&Host, &Pod)) -> Self {
-        Self { prepare, ..self }
-    }
-
-    fn call(&self, host: &Host, pod: &Pod, fakes: &Path) -> Outcome {
-        let path = format!("{}:{}", fakes.display(), bins::directory().display());
-        let mut plugin = host.plugin(self.plugin).env("CNI_PATH", path);
-        for (key, value) in &self.env {
-            plugin = match value {
-                Some(value) => plugin.env(key, value),
-                None => plugin.without_env(key),
-            };
-        }
-        match self.verb {
-            "ADD" => plugin.add(&self.stdin, pod, self.ifname),
-            "DEL" => plugin.del(&self.stdin, pod, self.ifname),
-            "CHECK" => plugin.check(&self.stdin, pod, self.ifname),
-            "GC" => plugin.gc(&self.stdin),
-            "STATUS" => plugin.status(&self.stdin),
-            verb => plugin.env("CNI_COMMAND", verb).add(&self.stdin, pod, self.ifname),
-        }
-    }
-
-    /// What is wrong with how it was refused; empty when nothing is.
-    fn run(&self) -> Vec<String> {
-        let host = Host::new();
-        let pod = host.pod();
-        let fakes = TempDir::new().unwrap();
-        if let Some(script) = self.fake {
-            write_script(&fakes.path().join("fake"), script);
-        }
-        (self.prepare)(&host, &pod);
-        let before = (host.state(), pod.state(), files(&host));
-        let outcome = self.call(&host, &pod, fakes.path());
-        let mut wrong = self.judge(&outcome);
-        let changed = [host.state().difference(&before.0), pod.state().difference(&before.1)].concat();
-        if !changed.is_empty() {
-            wrong.push(format!("it changed something:\n{changed}"));
-        }
-        if files(&host) != before.2 {
-            wrong.push(format!("files before: {}\nfiles after: {}", before.2, files(&host)));
-        }
-        if !wrong.is_empty() {
-            wrong.push(outcome.to_string());
-        }
-        wrong
-    }
-
-    fn judge(&self, outcome: &Outcome) -> Vec<String> {
-        let mut wrong = Vec::new();
-        if outcome.status != Some(1) {
-            wrong.push("the exit status is not 1".to_owned());
-        }
-        let error: Value = match serde_json::from_str(&outcome.stdout) {
-            Ok(error) => error,
-            Err(error) => {
-                wrong.push(format!("stdout is not one JSON document: {error}"));
-                return wrong;
-            }
-        };
-        if !error["cniVersion"].is_string() || error["msg"].as_str().is_none_or(str::is_empty) {
-            wrong.push("cniVersion or msg is missing".to_owned());
-        }
-        if !error["code"].as_u64().is_some_and(|code| self.codes.contains(&code)) {
-            wrong.push(format!("the code is not of {:?}", self.codes));
-        }
-        let text = format!("{} {}", error["msg"].as_str().unwrap_or(""), error["details"].as_str().unwrap_or(""));
-        if !text.contains(self.word) {
-            wrong.push(format!("the message does not contain {:?}", self.word));
-        }
-        wrong
-    }
-}
-
-/// Leases and whatever else is in the store, seen from where the plugin sees it (something may be mounted there).
-fn files(host: &Host) -> String {
-    host.run(
-        "find /var/lib/cni -type f -not -name lock -not -name .owners -not -name last_reserved_ip.* -printf %p:%s\\n",
-    )
-}
-
-fn write_script(path: &Path, script: &str) {
-    fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
+use crate::refusal::{
+    CONFIG, DECODING, DELEGATE, ENVIRONMENT, FAILED, OWN_NETNS, Row, TEXT, VERSION, row, write_script,
+};
 
 /// What is no document, or one of the wrong types.
 fn documents() -> Vec<Row> {
@@ -198,6 +23,7 @@ fn documents() -> Vec<Row> {
         row("truncated JSON", DECODING, "network config").stdin(r#"{"cniVersion":"1.0.0","name":"net","type":"#),
         row("two documents", DECODING, "network config").stdin("{}{}"),
         row("a list", DECODING, "network config").stdin("[]"),
+        row("JSON without a bottom", DECODING, "network config").stdin(&format!("{{\"x\":{}", "[".repeat(200_000))),
         row("truncated JSON on DEL", DECODING, "network config").stdin("{").verb("DEL"),
         row("truncated JSON for loopback", DECODING, "network config").stdin("{").plugin("loopback"),
         row("truncated JSON for host-local", DECODING, "network config").stdin("{").plugin("host-local"),
@@ -269,10 +95,9 @@ fn versions() -> Vec<Row> {
         row("STATUS before 1.1.0", VERSION, "STATUS").verb("STATUS"),
         row("GC before 1.1.0", VERSION, "GC").verb("GC"),
         row("two addresses of a family before 0.3.0", CONFIG, "0.2.0")
-            .keys(json!({"cniVersion": "0.2.0", "ipam": {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.2.0.0/24"}]]}})),
-        row("no prevResult", &[7, 999], "prevResult")
-            .verb("CHECK")
-            .prepare(|host, pod| drop(add(host, &v4(), pod))),
+            .keys(json!({"cniVersion": "0.2.0", "ipam": {"ranges":
+                [[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.2.0.0/24"}]]}})),
+        row("no prevResult", &[7, 999], "prevResult").verb("CHECK").prepare(|host, pod| drop(add(host, &v4(), pod))),
     ]
 }
 
@@ -305,6 +130,10 @@ fn configurations() -> Vec<Row> {
         row("a multicast MAC", CONFIG, "01:00:5e:00:00:01").keys(mac("01:00:5e:00:00:01")),
         row("a MAC of five bytes in CNI_ARGS", &[4, 6, 7], "02:00:00:00:01")
             .env("CNI_ARGS", "IgnoreUnknown=1;MAC=02:00:00:00:01"),
+        row("vlan 4095 on DEL", CONFIG, "4095")
+            .keys(json!({"vlan": 4095}))
+            .verb("DEL")
+            .prepare(|host, pod| drop(add(host, &v4(), pod))),
         row("timeoutSeconds 0", CONFIG, "timeoutSeconds").keys(json!({"ipam": {"timeoutSeconds": 0}})),
     ]
 }
@@ -343,6 +172,8 @@ fn ranges() -> Vec<Row> {
         row("ips that is none", TEXT, "1.2.3").keys(json!({"runtimeConfig": {"ips": ["1.2.3"]}})),
         row("ips outside the ranges", &[7, 999], "10.9.0.9").keys(json!({"runtimeConfig": {"ips": ["10.9.0.9"]}})),
         row("ips with the gateway", &[7, 999], "10.1.0.1").keys(json!({"runtimeConfig": {"ips": ["10.1.0.1"]}})),
+        row("no ipam", CONFIG, "ipam").keys(json!({"ipam": null})).plugin("host-local"),
+        row("CHECK of a container without a lease", FAILED, "0000000000").verb("CHECK").plugin("host-local"),
         row("a resolvConf that is not there", FAILED, "/none").keys(json!({"ipam": {"resolvConf": "/none"}})),
         row("a range that is used up", FAILED, "10.1.0.2")
             .ipam(one(json!({"rangeStart": "10.1.0.2", "rangeEnd": "10.1.0.2"})))

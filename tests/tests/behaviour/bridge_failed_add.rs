@@ -1,8 +1,6 @@
 //! An ADD that fails leaves nothing. Reference defect 4: it left the pair, the addresses and the rules.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -12,12 +10,7 @@ use tests::{Host, Internet, bins};
 use crate::bridge_conf::{
     add, dual, hide_firewall_programs, leases, links, masqueraded, rules, show_firewall_programs, with,
 };
-
-fn write_script(directory: &Path, name: &str, script: &str) {
-    let path = directory.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
+use crate::refusal::write_script;
 
 /// The IPAM plugin is told to release what it gave, once, whether the failure is its own or comes later.
 #[test]
@@ -36,7 +29,7 @@ fn ipam_is_told_of_the_failure() {
         host.run("ip address add 10.7.0.1/24 dev cni0");
         let directory = TempDir::new().unwrap();
         let log = directory.path().join("log");
-        write_script(directory.path(), "fake", &format!("echo $CNI_COMMAND >> {}\n{script}", log.display()));
+        write_script(&directory.path().join("fake"), &format!("echo $CNI_COMMAND >> {}\n{script}", log.display()));
         let conf = with(&dual(), with(&json!({"ipam": {"type": "fake"}}), keys));
         let conf = with(&conf, json!({"ipam": {"ranges": [[{"subnet": "10.1.0.0/24"}]]}}));
         host.plugin("bridge").env("CNI_PATH", directory.path().display()).add(&conf, &pod, "eth0").failure();
@@ -57,7 +50,7 @@ fn a_masquerade_that_fails_leaves_nothing() {
                 add(&host, &conf, &host.pod());
             }
             let directory = TempDir::new().unwrap();
-            write_script(directory.path(), failing, "echo no luck today >&2; exit 1");
+            write_script(&directory.path().join(failing), "echo no luck today >&2; exit 1");
             let path = format!("{}:{PATH}", directory.path().display());
             let pod = host.pod();
             let (before, pod_before) = (host.state(), pod.state());
@@ -103,7 +96,7 @@ fn a_failed_second_interface_leaves_the_first_its_masquerade() {
     add(&host, &conf, &pod);
     let before = host.state();
     let directory = TempDir::new().unwrap();
-    write_script(directory.path(), "ip6tables-restore", "exit 1");
+    write_script(&directory.path().join("ip6tables-restore"), "exit 1");
     let path = format!("{}:{PATH}", directory.path().display());
     let second = with(&conf, json!({"isDefaultGateway": false, "isGateway": true}));
     host.plugin("bridge").env("PATH", path).add(&second, &pod, "eth1").failure();
@@ -126,7 +119,7 @@ fn a_bridge_that_was_there_stays() {
 fn a_failing_add_takes_no_bridge_from_under_another_pod() {
     let host = Host::new();
     let directory = TempDir::new().unwrap();
-    write_script(directory.path(), "slow", "sleep 0.3; echo '{\"code\":11,\"msg\":\"no\"}'; exit 1");
+    write_script(&directory.path().join("slow"), "sleep 0.3; echo '{\"code\":11,\"msg\":\"no\"}'; exit 1");
     let path = format!("{}:{}", directory.path().display(), bins::directory().display());
     let pods: Vec<_> = (0..6).map(|_| host.pod()).collect();
     std::thread::scope(|scope| {

@@ -75,7 +75,8 @@ fn is_default_gateway_with_a_default_route_of_ipam_is_one_route() {
 fn the_gateway_of_ipam_is_the_gateway() {
     let host = Host::new();
     let pod = host.pod();
-    let ranges = json!([[{"subnet": "10.1.0.0/24", "gateway": "10.1.0.254"}], [{"subnet": "fd00:1::/64", "gateway": "fd00:1::fe"}]]);
+    let ranges = json!([[{"subnet": "10.1.0.0/24", "gateway": "10.1.0.254"}],
+        [{"subnet": "fd00:1::/64", "gateway": "fd00:1::fe"}]]);
     let conf = with(&dual(), json!({"ipam": {"ranges": ranges}}));
     let result = add(&host, &conf, &pod);
     assert_eq!(host.addresses("cni0"), ["10.1.0.254/24", "fd00:1::fe/64"]);

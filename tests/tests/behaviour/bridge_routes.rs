@@ -37,7 +37,8 @@ fn a_route_with_a_next_hop_has_it() {
     let pod = host.pod();
     let conf = with(
         &dual(),
-        json!({"ipam": {"routes": [{"dst": "192.0.2.0/24", "gw": "10.1.0.77"}, {"dst": "2001:db8:9::/48", "gw": "fd00:1::77"}]}}),
+        json!({"ipam": {"routes": [{"dst": "192.0.2.0/24", "gw": "10.1.0.77"},
+            {"dst": "2001:db8:9::/48", "gw": "fd00:1::77"}]}}),
     );
     let result = add(&host, &conf, &pod);
     assert_eq!(route(&pod, "192.0.2.0/24")["gateway"], "10.1.0.77");

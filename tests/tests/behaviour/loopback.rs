@@ -99,7 +99,8 @@ fn a_previous_result_passes_through_unharmed() {
     let host = Host::new();
     let pod = host.pod();
     let before = json!({"cniVersion": "1.0.0",
-        "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": pod.path(), "mtu": 1400, "pciID": "0000:00:1f.6"}],
+        "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": pod.path(),
+            "mtu": 1400, "pciID": "0000:00:1f.6"}],
         "ips": [{"interface": 0, "address": "10.1.0.2/24", "gateway": "10.1.0.1"}],
         "routes": [{"dst": "0.0.0.0/0", "table": 0}], "dns": {"nameservers": ["192.0.2.53"]},
         "x-mine": {"large": 9_007_199_254_740_993_u64}});

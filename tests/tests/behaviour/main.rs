@@ -31,4 +31,6 @@ mod mixed_pairs;
 #[cfg(test)]
 mod parallel;
 #[cfg(test)]
+mod refusal;
+#[cfg(test)]
 mod versions;

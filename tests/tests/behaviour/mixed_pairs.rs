@@ -21,7 +21,8 @@ fn is_newer(reference: &Plugin<'_>) -> bool {
 /// The same attachments for every pair of suites.
 fn networks(newer: bool) -> Vec<(&'static str, Value)> {
     let masqueraded = json!({"ipMasq": true, "ipMasqBackend": "iptables", "macspoofchk": true});
-    let routes = json!({"ipam": {"routes": [{"dst": "192.0.2.0/24", "gw": "10.1.0.77"}, {"dst": "2001:db8:9::/48", "gw": "fd00:1::77"}]}});
+    let routes = json!({"ipam": {"routes": [{"dst": "192.0.2.0/24", "gw": "10.1.0.77"},
+        {"dst": "2001:db8:9::/48", "gw": "fd00:1::77"}]}});
     let mut networks = vec![
         ("IPv4", v4()),
         ("dual stack", with(&dual(), routes)),

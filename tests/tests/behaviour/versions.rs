@@ -141,9 +141,11 @@ fn host_local_speaks_every_version() {
         let printed = if version.is_empty() { "0.1.0" } else { version };
         let expected = match printed {
             "0.1.0" | "0.2.0" => json!({"cniVersion": printed, "dns": {},
-                "ip4": {"ip": v4.0, "gateway": v4.1, "routes": [{"dst": "0.0.0.0/0"}]}, "ip6": {"ip": v6.0, "gateway": v6.1}}),
+                "ip4": {"ip": v4.0, "gateway": v4.1, "routes": [{"dst": "0.0.0.0/0"}]},
+                "ip6": {"ip": v6.0, "gateway": v6.1}}),
             "0.3.0" | "0.3.1" | "0.4.0" => json!({"cniVersion": printed, "dns": {}, "routes": [{"dst": "0.0.0.0/0"}],
-                "ips": [{"version": "4", "address": v4.0, "gateway": v4.1}, {"version": "6", "address": v6.0, "gateway": v6.1}]}),
+                "ips": [{"version": "4", "address": v4.0, "gateway": v4.1},
+                    {"version": "6", "address": v6.0, "gateway": v6.1}]}),
             _ => json!({"cniVersion": printed, "routes": [{"dst": "0.0.0.0/0"}],
                 "ips": [{"address": v4.0, "gateway": v4.1}, {"address": v6.0, "gateway": v6.1}]}),
         };
@@ -158,7 +160,8 @@ fn host_local_speaks_every_version() {
 fn dns_is_in_every_version() {
     for version in all() {
         let host = Host::new();
-        let dns = json!({"nameservers": ["192.0.2.53"], "domain": "example.org", "search": ["example.org"], "options": ["ndots:2"]});
+        let dns = json!({"nameservers": ["192.0.2.53"], "domain": "example.org",
+            "search": ["example.org"], "options": ["ndots:2"]});
         let conf = with(&at(version, &dual()), json!({ "dns": dns }));
         assert_eq!(host.plugin("bridge").add(&conf, &host.pod(), "eth0").success()["dns"], dns, "{version}");
     }
