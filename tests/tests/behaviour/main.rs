@@ -15,6 +15,8 @@ mod bridge_failed_add;
 #[cfg(test)]
 mod bridge_gateway;
 #[cfg(test)]
+mod bridge_killed;
+#[cfg(test)]
 mod bridge_masquerade;
 #[cfg(test)]
 mod bridge_port;

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::thread;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{Host, Outcome, Pod};
 
-use crate::bridge_conf::{add, check, dual, leases, links, masqueraded, rules};
+use crate::bridge_conf::{add, check, dual, leases, links, masqueraded, rules, with};
 
 const PODS: usize = 50;
 
@@ -99,6 +99,26 @@ fn ten_adds_of_one_interface_are_one() {
     }
     assert_eq!(leases(&host).len(), 2);
     check(&host, &conf, &won[0].success(), &pod).success();
+}
+
+/// A runtime that is in a hurry: DEL is no error because another DEL was faster.
+#[test]
+fn ten_dels_of_one_interface_all_succeed() {
+    for backend in ["iptables", "nftables"] {
+        let host = Host::new();
+        let conf = with(&masqueraded(backend), json!({"macspoofchk": true}));
+        let (bystander, pod) = (host.pod(), host.pod());
+        let result = add(&host, &conf, &bystander);
+        let before = host.state();
+        add(&host, &conf, &pod);
+        thread::scope(|scope| {
+            for _ in 0..10 {
+                scope.spawn(|| host.plugin("bridge").del(&conf, &pod, "eth0").success());
+            }
+        });
+        host.state().assert_same(&before);
+        check(&host, &conf, &result, &bystander).success();
+    }
 }
 
 /// Two ADDs that both find no bridge make one.
