@@ -41,6 +41,8 @@ impl Plugin for Bridge {
 
         if let Some(ipam) = req.ipam() {
             let lease = ipam::add(req, ipam, &mut undo)?;
+            // Once more, to go before the lease: nobody may be given an address that this pod still answers for.
+            port::undo_pair(&veth, &mut undo);
             lease::complete(conf, lease, &mut result);
             port::prepare_addresses(&mut pod, req);
             let dad = endpoint::Options { dad: conf.duplicate_address_detection };

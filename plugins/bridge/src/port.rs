@@ -42,8 +42,9 @@ pub fn attach(
     };
     let veth = veth::create(host, pod, &wanted)?;
     drop(joining);
-    let name = veth.host.name.clone();
-    undo.push("remove the veth pair", move || link::remove(&mut Netlink::open()?, &name).map(drop));
+    undo_pair(&veth, undo);
+    // Joining may have changed the address of a bridge that somebody else made.
+    let bridge = link::get_by_index(host, bridge.index)?.unwrap_or(bridge);
 
     hostnet::bridge::set_port(host, veth.host.index, &Port { hairpin: conf.hairpin, isolated: conf.isolated })?;
     set_vlans(host, conf, veth.host.index)?;
@@ -54,6 +55,12 @@ pub fn attach(
     }
     link::set_up(host, veth.host.index)?;
     Ok((bridge, veth))
+}
+
+/// The pair goes if the ADD fails.
+pub fn undo_pair(veth: &Veth, undo: &mut Undo<'_>) {
+    let name = veth.host.name.clone();
+    undo.push("remove the veth pair", move || link::remove(&mut Netlink::open()?, &name).map(drop));
 }
 
 /// A port's VLANs: its own untagged, those of the trunk tagged. Also for the gateway's port.
