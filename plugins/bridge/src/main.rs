@@ -65,7 +65,7 @@ impl Plugin for Bridge {
     fn del(&self, req: &Request<Conf>) -> Result<(), Error> {
         let owner = Owner::of(req);
         let mut pod = port::open_pod(req)?;
-        let link = port::remove(pod.as_mut(), req.ifname()).map_err(Error::from);
+        let link = port::remove(pod.as_mut(), req.conf(), &owner).map_err(Error::from);
         let lease = req.ipam().map_or(Ok(()), |ipam| ipam::del(req, ipam));
         // One socket for both: what is deleted over it is paid for when it is closed, once.
         let mut nft = Nft::default();

@@ -121,10 +121,26 @@ pub fn open_pod(req: &Request<Conf>) -> Result<Option<Netlink>, Error> {
     Netns::get(path)?.map(Netlink::open_in).transpose()
 }
 
-/// Removes the pair, by its end in the pod. Gone already is fine, and so is a namespace that is gone: it took
-/// the pair with it.
-pub fn remove(pod: Option<&mut Netlink>, ifname: &IfName) -> Result<(), Error> {
-    pod.map_or(Ok(()), |pod| link::remove(pod, ifname.as_str()).map(drop))
+/// Removes the pair, by its end in the pod. Gone already is fine.
+pub fn remove(pod: Option<&mut Netlink>, conf: &Conf, owner: &Owner) -> Result<(), Error> {
+    match pod {
+        Some(pod) => link::remove(pod, owner.ifname.as_str()).map(drop),
+        None => remove_host_end(conf, owner),
+    }
+}
+
+/// A namespace whose path is gone may live on, held by a process: then the pair is there as well, and answers for an
+/// address that somebody else is about to get. The host's end is found by its name.
+fn remove_host_end(conf: &Conf, owner: &Owner) -> Result<(), Error> {
+    let mut host = Netlink::open()?;
+    let Some(bridge) = link::get(&mut host, conf.bridge.as_str())? else { return Ok(()) };
+    for name in veth::host_names(owner) {
+        let found = link::get(&mut host, &name)?;
+        if found.is_some_and(|end| end.is_kind("veth") && end.master == Some(bridge.index)) {
+            link::remove(&mut host, &name)?;
+        }
+    }
+    Ok(())
 }
 
 /// The addresses of the pod's other interfaces: with iptables, the masquerade rules of a container's interfaces on

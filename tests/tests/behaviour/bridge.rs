@@ -211,6 +211,21 @@ fn del_of_a_pod_that_is_gone_leaves_nothing_of_either_backend() {
     }
 }
 
+/// The path of a namespace can go before the namespace does: a process of the pod holds it. Its address is free after
+/// DEL, so it must not answer for it any more.
+#[test]
+fn del_takes_the_interface_of_a_pod_whose_netns_path_alone_is_gone() {
+    let host = Host::new();
+    let (pod, other) = (host.pod(), host.pod());
+    add(&host, &dual(), &pod);
+    add(&host, &dual(), &other);
+    let plugin = host.plugin("bridge").env("CNI_NETNS", "/run/netns/gone");
+    plugin.del(dual(), &pod, "eth0").success();
+    assert!(pod.link("eth0").is_none());
+    assert_eq!(links(&host, "veth").len(), 1);
+    assert!(other.pings(GATEWAY_V4));
+}
+
 #[test]
 fn layer_2_has_no_addresses_and_carries_frames() {
     let host = Host::new();
