@@ -147,10 +147,7 @@ fn remove_host_end(conf: &Conf, owner: &Owner) -> Result<(), Error> {
 /// one network share a chain. None where the pod is gone.
 pub fn addresses_of_others(pod: Option<&mut Netlink>, ifname: &IfName) -> Result<Vec<IpAddr>, Error> {
     let Some(pod) = pod else { return Ok(Vec::new()) };
-    let own = match link::get(pod, ifname.as_str())? {
-        Some(link) => addr::list(pod, link.index)?,
-        None => Vec::new(),
-    };
-    let all = addr::list_all(pod)?;
-    Ok(all.iter().filter(|address| !own.contains(address)).map(|address| address.cidr.addr()).collect())
+    let own = link::get(pod, ifname.as_str())?.map_or(0, |link| link.index);
+    let others = addr::list_of_others(pod, own)?;
+    Ok(others.iter().map(|address| address.cidr.addr()).collect())
 }
