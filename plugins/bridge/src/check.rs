@@ -17,14 +17,14 @@ use crate::port::NATIVE_VLAN;
 /// Compares everything but the lease, which is the IPAM plugin's to judge.
 pub fn attachment(req: &Request<Conf>) -> Result<(), Error> {
     let conf = req.conf();
-    let result = req.prev_result()?.ok_or_else(|| Error::internal("Required prevResult missing"))?;
+    let mut result = req.prev_result()?.ok_or_else(|| Error::internal("Required prevResult missing"))?;
     let (mut host, mut pod) = Netlink::pair(req.netns()?)?;
     let (index, listed) = listed_in_pod(req, &result)?;
+    result.ips.retain(|ip| is_of(ip, index));
     let bridge = bridge(&mut host, conf, &result)?;
-    let in_pod = in_pod(&mut pod, req, listed)?;
+    let in_pod = in_pod(&mut pod, req, &listed)?;
     let port = port(&mut host, req, &bridge, &in_pod, &result)?;
-    let ips: Vec<_> = result.ips.iter().filter(|ip| is_of(ip, index)).cloned().collect();
-    endpoint::check(&mut pod, req.ifname().as_str(), &ips, &result.routes)?;
+    endpoint::check(&mut pod, req.ifname().as_str(), &result.ips, &result.routes)?;
     if conf.gateway && req.ipam().is_some() {
         gateway(&mut host, conf, &bridge, &result)?;
     }
@@ -46,7 +46,7 @@ fn is_of(ip: &IpConfig, interface: usize) -> bool {
 }
 
 /// The pod's interface in `prevResult`, with its place there.
-fn listed_in_pod<'a>(req: &Request<Conf>, result: &'a Success) -> Result<(usize, &'a Interface), Error> {
+fn listed_in_pod(req: &Request<Conf>, result: &Success) -> Result<(usize, Interface), Error> {
     let ifname = req.ifname().as_str();
     let netns = req.netns()?.display().to_string();
     let mut named = result.interfaces.iter().enumerate().filter(|(_, listed)| listed.name == ifname).peekable();
@@ -56,7 +56,7 @@ fn listed_in_pod<'a>(req: &Request<Conf>, result: &'a Success) -> Result<(usize,
     let mut elsewhere = String::new();
     for (index, listed) in named {
         if listed.sandbox == netns {
-            return Ok((index, listed));
+            return Ok((index, listed.clone()));
         }
         elsewhere.clone_from(&listed.sandbox);
     }

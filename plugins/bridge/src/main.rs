@@ -5,7 +5,7 @@
 //! that the IPAM plugin gives out, on the pod's end; the gateway's address on the bridge, and forwarding; the
 //! masquerade rules. If one step fails, those before it are undone.
 //!
-//! DEL removes the veth pair, the lease, the spoof check and the masquerade rules of either backend. The
+//! DEL removes the masquerade rules of either backend, the veth pair, the lease and the spoof check. The
 //! bridge stays, and so does forwarding: other pods use them.
 
 mod bridge;
@@ -41,6 +41,8 @@ impl Plugin for Bridge {
 
         if let Some(ipam) = req.ipam() {
             let lease = ipam::add(req, ipam, &mut undo)?;
+            // Once more, to go before the lease: nobody may be given an address that this pod still answers for.
+            port::undo_pair(&veth, &mut undo);
             lease::complete(conf, lease, &mut result);
             port::prepare_addresses(&mut pod, req);
             let dad = endpoint::Options { dad: conf.duplicate_address_detection };
@@ -65,13 +67,14 @@ impl Plugin for Bridge {
     fn del(&self, req: &Request<Conf>) -> Result<(), Error> {
         let owner = Owner::of(req);
         let mut pod = port::open_pod(req)?;
-        let link = port::remove(pod.as_mut(), req.ifname()).map_err(Error::from);
-        let lease = req.ipam().map_or(Ok(()), |ipam| ipam::del(req, ipam));
-        // One socket for both: what is deleted over it is paid for when it is closed, once.
+        // What is deleted over this connection is paid for when it is closed, once. The masquerade rules go before the
+        // link: the kernel destroys them while it takes the link away, which is as long. The spoof check outlives it.
         let mut nft = Nft::default();
-        let spoof_check = spoof_check::remove_over(&mut nft, &owner).map_err(Error::from);
         let masquerade = egress::remove(&mut nft, pod.as_mut(), &owner).map_err(Error::from);
-        Error::join([link, lease, spoof_check, masquerade].into_iter().filter_map(Result::err).collect())
+        let link = port::remove(pod.as_mut(), req.conf(), &owner).map_err(Error::from);
+        let lease = req.ipam().map_or(Ok(()), |ipam| ipam::del(req, ipam));
+        let spoof_check = spoof_check::remove_over(&mut nft, &owner).map_err(Error::from);
+        Error::join([masquerade, link, lease, spoof_check].into_iter().filter_map(Result::err).collect())
     }
 
     fn check(&self, req: &Request<Conf>) -> Result<(), Error> {

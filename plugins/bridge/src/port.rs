@@ -42,8 +42,9 @@ pub fn attach(
     };
     let veth = veth::create(host, pod, &wanted)?;
     drop(joining);
-    let name = veth.host.name.clone();
-    undo.push("remove the veth pair", move || link::remove(&mut Netlink::open()?, &name).map(drop));
+    undo_pair(&veth, undo);
+    // Joining may have changed the address of a bridge that somebody else made.
+    let bridge = link::get_by_index(host, bridge.index)?.unwrap_or(bridge);
 
     hostnet::bridge::set_port(host, veth.host.index, &Port { hairpin: conf.hairpin, isolated: conf.isolated })?;
     set_vlans(host, conf, veth.host.index)?;
@@ -56,6 +57,12 @@ pub fn attach(
     // One that somebody else made may have taken the address of its new port.
     let bridge = link::get_by_index(host, bridge.index)?.unwrap_or(bridge);
     Ok((bridge, veth))
+}
+
+/// The pair goes if the ADD fails.
+pub fn undo_pair(veth: &Veth, undo: &mut Undo<'_>) {
+    let name = veth.host.name.clone();
+    undo.push("remove the veth pair", move || link::remove(&mut Netlink::open()?, &name).map(drop));
 }
 
 /// A port's VLANs: its own untagged, those of the trunk tagged. Also for the gateway's port.
@@ -116,20 +123,33 @@ pub fn open_pod(req: &Request<Conf>) -> Result<Option<Netlink>, Error> {
     Netns::get(path)?.map(Netlink::open_in).transpose()
 }
 
-/// Removes the pair, by its end in the pod. Gone already is fine, and so is a namespace that is gone: it took
-/// the pair with it.
-pub fn remove(pod: Option<&mut Netlink>, ifname: &IfName) -> Result<(), Error> {
-    pod.map_or(Ok(()), |pod| link::remove(pod, ifname.as_str()).map(drop))
+/// Removes the pair, by its end in the pod. Gone already is fine.
+pub fn remove(pod: Option<&mut Netlink>, conf: &Conf, owner: &Owner) -> Result<(), Error> {
+    match pod {
+        Some(pod) => link::remove(pod, owner.ifname.as_str()).map(drop),
+        None => remove_host_end(conf, owner),
+    }
+}
+
+/// A namespace whose path is gone may live on, held by a process: then the pair is there as well, and answers for an
+/// address that somebody else is about to get. The host's end is found by its name.
+fn remove_host_end(conf: &Conf, owner: &Owner) -> Result<(), Error> {
+    let mut host = Netlink::open()?;
+    let Some(bridge) = link::get(&mut host, conf.bridge.as_str())? else { return Ok(()) };
+    for name in veth::host_names(owner) {
+        let found = link::get(&mut host, &name)?;
+        if found.is_some_and(|end| end.is_kind("veth") && end.master == Some(bridge.index)) {
+            link::remove(&mut host, &name)?;
+        }
+    }
+    Ok(())
 }
 
 /// The addresses of the pod's other interfaces: with iptables, the masquerade rules of a container's interfaces on
 /// one network share a chain. None where the pod is gone.
 pub fn addresses_of_others(pod: Option<&mut Netlink>, ifname: &IfName) -> Result<Vec<IpAddr>, Error> {
     let Some(pod) = pod else { return Ok(Vec::new()) };
-    let own = match link::get(pod, ifname.as_str())? {
-        Some(link) => addr::list(pod, link.index)?,
-        None => Vec::new(),
-    };
-    let all = addr::list_all(pod)?;
-    Ok(all.iter().filter(|address| !own.contains(address)).map(|address| address.cidr.addr()).collect())
+    let own = link::get(pod, ifname.as_str())?.map_or(0, |link| link.index);
+    let others = addr::list_of_others(pod, own)?;
+    Ok(others.iter().map(|address| address.cidr.addr()).collect())
 }

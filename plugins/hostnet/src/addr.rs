@@ -39,12 +39,14 @@ pub fn list(nl: &mut Netlink, index: u32) -> Result<Vec<Address>> {
     Ok(addresses.into_iter().map(|(_, address)| address).collect())
 }
 
-/// The addresses of all links, of both families.
+/// The addresses of all links but one, of both families. No link has the index 0.
 ///
 /// # Errors
 /// As [`list`].
-pub fn list_all(nl: &mut Netlink) -> Result<Vec<Address>> {
-    Ok(dump(nl, 0)?.into_iter().map(|(_, address)| address).collect())
+pub fn list_of_others(nl: &mut Netlink, index: u32) -> Result<Vec<Address>> {
+    let mut addresses = dump(nl, 0)?;
+    addresses.retain(|(link, _)| *link != index);
+    Ok(addresses.into_iter().map(|(_, address)| address).collect())
 }
 
 /// Addresses with the index of their link; those of all links where `index` is 0.

@@ -112,6 +112,19 @@ fn an_existing_bridge_is_used_as_it_is() {
     assert!(host.link("cni0").is_some());
 }
 
+/// A bridge without an address of its own takes that of a port: the result has the one it has then, by which the
+/// reference's CHECK knows it.
+#[test]
+fn the_result_has_the_mac_of_the_bridge_that_the_pod_has_joined() {
+    let host = Host::new();
+    host.run("ip link add cni0 type bridge");
+    let pods: Vec<_> = (0..4).map(|_| host.pod()).collect();
+    for pod in &pods {
+        let result = add(&host, &layer2(), pod);
+        assert_eq!(result["interfaces"][0]["mac"], host.link("cni0").unwrap()["address"]);
+    }
+}
+
 /// With a first pod there, so that the bridge and forwarding are: then DEL of the second leaves what ADD found.
 #[test]
 fn the_state_before_add_is_the_state_after_del() {
@@ -196,6 +209,21 @@ fn del_of_a_pod_that_is_gone_leaves_nothing_of_either_backend() {
             plugin.del(&changed, &pod, "eth0").success();
         }
     }
+}
+
+/// The path of a namespace can go before the namespace does: a process of the pod holds it. Its address is free after
+/// DEL, so it must not answer for it any more.
+#[test]
+fn del_takes_the_interface_of_a_pod_whose_netns_path_alone_is_gone() {
+    let host = Host::new();
+    let (pod, other) = (host.pod(), host.pod());
+    add(&host, &dual(), &pod);
+    add(&host, &dual(), &other);
+    let plugin = host.plugin("bridge").env("CNI_NETNS", "/run/netns/gone");
+    plugin.del(dual(), &pod, "eth0").success();
+    assert!(pod.link("eth0").is_none());
+    assert_eq!(links(&host, "veth").len(), 1);
+    assert!(other.pings(GATEWAY_V4));
 }
 
 #[test]

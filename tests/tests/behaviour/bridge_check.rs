@@ -177,3 +177,19 @@ fn additions_of_others_are_no_damage() {
         check(&host, &conf, &result, &pod).success();
     }
 }
+
+/// A plugin chained after bridge may add an interface with an address: neither bridge's gateway nor its masquerade knows it.
+#[test]
+fn an_address_of_another_interface_is_not_looked_for() {
+    for backend in ["iptables", "nftables"] {
+        let host = Host::new();
+        let pod = host.pod();
+        let conf = masqueraded(backend);
+        let mut result = add(&host, &conf, &pod);
+        let other = json!({"name": "net1", "sandbox": pod.path()});
+        result["interfaces"].as_array_mut().unwrap().push(other);
+        let address = json!({"interface": 3, "address": "198.18.0.2/24", "gateway": "198.18.0.1"});
+        result["ips"].as_array_mut().unwrap().push(address);
+        check(&host, &conf, &result, &pod).success();
+    }
+}

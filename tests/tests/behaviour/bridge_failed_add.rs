@@ -39,6 +39,26 @@ fn ipam_is_told_of_the_failure() {
     }
 }
 
+/// Whoever is given the address next must be alone with it: the pod's interface goes before the lease, as on DEL.
+#[test]
+fn the_lease_is_released_when_nobody_answers_for_it_any_more() {
+    let host = Host::new();
+    let pod = host.pod();
+    host.run("ip link add cni0 type bridge");
+    host.run("ip link set cni0 address 02:00:00:00:00:01 up");
+    host.run("ip address add 10.7.0.1/24 dev cni0");
+    let directory = TempDir::new().unwrap();
+    let log = directory.path().join("log");
+    let lease = r#"[ $CNI_COMMAND = DEL ] || echo '{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24"}]}'"#;
+    let look = format!("nsenter --net=$CNI_NETNS ip -o link show eth0 >> {} 2>&1", log.display());
+    write_script(directory.path(), "fake", &format!("[ $CNI_COMMAND = ADD ] || {look}\n{lease}"));
+    let conf = with(&dual(), json!({"ipam": {"type": "fake", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}));
+    let error = host.plugin("bridge").env("CNI_PATH", directory.path().display()).add(&conf, &pod, "eth0").failure();
+    assert!(error["msg"].as_str().unwrap().contains("already has an IP address"), "{error}");
+    let seen = fs::read_to_string(&log).unwrap();
+    assert!(seen.contains("does not exist"), "{seen}");
+}
+
 /// Both families' rules are wanted, the second fails: nothing of the first stays, nor of what came before.
 #[test]
 fn a_masquerade_that_fails_leaves_nothing() {

@@ -53,7 +53,14 @@ fn only_the_links_own() {
         run(host, "ip addr add 10.0.0.9/24 dev vb");
         let index = link::get(host, "va").unwrap().unwrap().index;
         let listed = addr::list(host, index).unwrap();
-        assert_eq!(listed.iter().map(|address| address.cidr.to_string()).collect::<Vec<_>>(), ["10.0.0.1/32"]);
+        let texts = |listed: &[addr::Address]| {
+            let mut texts: Vec<_> = listed.iter().map(|found| found.cidr.to_string()).collect();
+            texts.sort();
+            texts
+        };
+        assert_eq!(texts(&listed), ["10.0.0.1/32"]);
+        assert_eq!(texts(&addr::list_of_others(host, index).unwrap()), ["10.0.0.9/24"]);
+        assert_eq!(texts(&addr::list_of_others(host, 0).unwrap()), ["10.0.0.1/32", "10.0.0.9/24"]);
     });
 }
 
