@@ -141,10 +141,12 @@ fn check_vlans(host: &mut Netlink, conf: &Conf, port: &Link) -> Result<(), Error
         return Ok(());
     }
     let found = vlans(host, port.index)?;
-    let has =
-        |vid: u16, own: bool| found.iter().any(|vlan| vlan.vid == vid && vlan.pvid == own && vlan.untagged == own);
+    let has = |vid: u16, own: bool| {
+        let place = found.binary_search_by_key(&vid, |vlan| vlan.vid);
+        place.ok().and_then(|place| found.get(place)).is_some_and(|vlan| vlan.pvid == own && vlan.untagged == own)
+    };
     let own = conf.vlan.unwrap_or(NATIVE_VLAN);
-    let trunk = conf.trunk.iter().flatten().flat_map(Clone::clone);
+    let trunk = conf.trunk.iter().flatten().flat_map(Clone::clone).filter(|vid| *vid != own);
     match [(own, true)].into_iter().chain(trunk.map(|vid| (vid, false))).find(|(vid, own)| !has(*vid, *own)) {
         Some((vid, _)) => Err(Error::internal(format!("Bridge port {} has lost VLAN {vid}", port.name))),
         None => Ok(()),

@@ -67,9 +67,10 @@ pub fn set_vlans(host: &mut Netlink, conf: &Conf, index: u32) -> Result<(), Erro
         let default: Vec<_> = vlans(host, index)?.iter().map(|vlan| vlan.vid..=vlan.vid).collect();
         remove_vlans(host, index, &default)?;
     }
+    add_vlans(host, index, conf.trunk.as_deref().unwrap_or_default(), false, false)?;
+    // The last, so that it is untagged also where the trunk lists it (the reference's defect 14).
     let own = conf.vlan.unwrap_or(NATIVE_VLAN);
-    add_vlans(host, index, &[own..=own], true, true)?;
-    add_vlans(host, index, conf.trunk.as_deref().unwrap_or_default(), false, false)
+    add_vlans(host, index, &[own..=own], true, true)
 }
 
 /// The interfaces of the result, in the reference's order: bridge, host's end, pod's end.
