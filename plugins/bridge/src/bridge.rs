@@ -40,13 +40,18 @@ pub fn status(conf: &Conf) -> Result<(), libcni::Error> {
     }
 }
 
-/// While this is held, nobody takes an empty bridge away.
+/// While this is held, nobody takes a bridge without ports away, nor the gateway's interface of a VLAN without pods.
 pub fn joining() -> Result<File, Error> {
     lock(File::lock_shared)
 }
 
+/// While this is held, nobody joins.
+pub fn alone() -> Result<File, Error> {
+    lock(File::lock)
+}
+
 fn remove_if_empty(name: &str) -> Result<(), Error> {
-    let _alone = lock(File::lock)?;
+    let _alone = alone()?;
     let mut host = Netlink::open()?;
     let Some(bridge) = link::get(&mut host, name)? else { return Ok(()) };
     let ports = link::list(&mut host)?.iter().filter(|link| link.master == Some(bridge.index)).count();

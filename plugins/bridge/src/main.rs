@@ -45,7 +45,7 @@ impl Plugin for Bridge {
             port::prepare_addresses(&mut pod, req);
             let dad = endpoint::Options { dad: conf.duplicate_address_detection };
             endpoint::configure(&mut pod, req.ifname().as_str(), port::POD, &result.ips, &result.routes, dad)?;
-            gateway::ensure(&mut host, conf, &bridge, &mut result)?;
+            gateway::ensure(&mut host, conf, &bridge, &veth.host, &mut result, &mut undo)?;
             egress::ensure(req, &owner, &result, &mut undo)?;
         } else if !conf.disable_container_interface {
             link::set_up(&mut pod, veth.pod.index)?;

@@ -1,6 +1,7 @@
 //! The veth pair between pod and bridge: its host end is a port of the bridge.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use hostnet::bridge::{Port, add_vlans, remove_vlans, vlans};
@@ -41,12 +42,12 @@ pub fn attach(
         master: Some(bridge.index),
     };
     let veth = veth::create(host, pod, &wanted)?;
-    drop(joining);
     let name = veth.host.name.clone();
     undo.push("remove the veth pair", move || link::remove(&mut Netlink::open()?, &name).map(drop));
 
     hostnet::bridge::set_port(host, veth.host.index, &Port { hairpin: conf.hairpin, isolated: conf.isolated })?;
-    set_vlans(host, conf, veth.host.index)?;
+    set_vlans(host, conf, veth.host.index, conf.trunk.as_deref().unwrap_or_default())?;
+    drop(joining);
     if conf.mac_spoof_check {
         let of = owner.clone();
         undo.push("remove the spoof check", move || spoof_check::remove(&of));
@@ -59,7 +60,7 @@ pub fn attach(
 }
 
 /// A port's VLANs: its own untagged, those of the trunk tagged. Also for the gateway's port.
-pub fn set_vlans(host: &mut Netlink, conf: &Conf, index: u32) -> Result<(), Error> {
+pub fn set_vlans(host: &mut Netlink, conf: &Conf, index: u32, trunk: &[RangeInclusive<u16>]) -> Result<(), Error> {
     if !conf.has_port_vlans() {
         return Ok(());
     }
@@ -67,7 +68,7 @@ pub fn set_vlans(host: &mut Netlink, conf: &Conf, index: u32) -> Result<(), Erro
         let default: Vec<_> = vlans(host, index)?.iter().map(|vlan| vlan.vid..=vlan.vid).collect();
         remove_vlans(host, index, &default)?;
     }
-    add_vlans(host, index, conf.trunk.as_deref().unwrap_or_default(), false, false)?;
+    add_vlans(host, index, trunk, false, false)?;
     // The last, so that it is untagged also where the trunk lists it (the reference's defect 14).
     let own = conf.vlan.unwrap_or(NATIVE_VLAN);
     add_vlans(host, index, &[own..=own], true, true)
