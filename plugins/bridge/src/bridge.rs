@@ -36,6 +36,10 @@ pub fn status(conf: &Conf) -> Result<(), libcni::Error> {
             let msg = format!("{:?} already exists but is not a bridge", found.name);
             Err(libcni::Error::new(Code::NOT_AVAILABLE, msg))
         }
+        Some(found) if conf.vlan_filtering() && found.vlan_filtering != Some(true) => {
+            let msg = format!("{:?} already exists and does not filter by VLAN", found.name);
+            Err(libcni::Error::new(Code::NOT_AVAILABLE, msg))
+        }
         _ => Ok(()),
     }
 }
