@@ -36,17 +36,26 @@ pub fn status(conf: &Conf) -> Result<(), libcni::Error> {
             let msg = format!("{:?} already exists but is not a bridge", found.name);
             Err(libcni::Error::new(Code::NOT_AVAILABLE, msg))
         }
+        Some(found) if conf.vlan_filtering() && found.vlan_filtering != Some(true) => {
+            let msg = format!("{:?} already exists and does not filter by VLAN", found.name);
+            Err(libcni::Error::new(Code::NOT_AVAILABLE, msg))
+        }
         _ => Ok(()),
     }
 }
 
-/// While this is held, nobody takes an empty bridge away.
+/// While this is held, nobody takes a bridge without ports away, nor the gateway's interface of a VLAN without pods.
 pub fn joining() -> Result<File, Error> {
     lock(File::lock_shared)
 }
 
+/// While this is held, nobody joins.
+pub fn alone() -> Result<File, Error> {
+    lock(File::lock)
+}
+
 fn remove_if_empty(name: &str) -> Result<(), Error> {
-    let _alone = lock(File::lock)?;
+    let _alone = alone()?;
     let mut host = Netlink::open()?;
     let Some(bridge) = link::get(&mut host, name)? else { return Ok(()) };
     let ports = link::list(&mut host)?.iter().filter(|link| link.master == Some(bridge.index)).count();

@@ -3,6 +3,8 @@
 //! The bridge's own MAC is not compared. The reference compares it and leaves it to follow the ports, so that
 //! one pod's ADD makes another pod's CHECK fail (its defect 2), and nothing of the pod depends on it.
 
+use std::ops::RangeInclusive;
+
 use hostnet::bridge::{Port, vlans};
 use hostnet::link::{self, Link};
 use hostnet::{Netlink, Owner, addr, endpoint, masquerade, spoof_check};
@@ -11,6 +13,7 @@ use libcni::plugin::Request;
 use libcni::types::{Interface, IpConfig, Success};
 
 use crate::conf::Conf;
+use crate::gateway::port_of;
 use crate::lease;
 use crate::port::NATIVE_VLAN;
 
@@ -131,22 +134,30 @@ fn port(
     if port.port.is_some_and(|found| found != wanted) {
         return Err(Error::internal(format!("Bridge port {} is {:?}, configured is {wanted:?}", port.name, port.port)));
     }
-    check_vlans(host, req.conf(), &port)?;
+    let conf = req.conf();
+    if conf.has_port_vlans() {
+        let trunk = conf.trunk.as_deref().unwrap_or_default();
+        check_vlans(host, port.index, &port.name, conf.vlan.unwrap_or(NATIVE_VLAN), trunk)?;
+    }
     Ok(port)
 }
 
 /// Every VLAN that ADD gave the port is still its own.
-fn check_vlans(host: &mut Netlink, conf: &Conf, port: &Link) -> Result<(), Error> {
-    if !conf.has_port_vlans() {
-        return Ok(());
-    }
-    let found = vlans(host, port.index)?;
-    let has =
-        |vid: u16, own: bool| found.iter().any(|vlan| vlan.vid == vid && vlan.pvid == own && vlan.untagged == own);
-    let own = conf.vlan.unwrap_or(NATIVE_VLAN);
-    let trunk = conf.trunk.iter().flatten().flat_map(Clone::clone);
+fn check_vlans(
+    host: &mut Netlink,
+    port: u32,
+    name: &str,
+    own: u16,
+    trunk: &[RangeInclusive<u16>],
+) -> Result<(), Error> {
+    let found = vlans(host, port)?;
+    let has = |vid: u16, own: bool| {
+        let place = found.binary_search_by_key(&vid, |vlan| vlan.vid);
+        place.ok().and_then(|place| found.get(place)).is_some_and(|vlan| vlan.pvid == own && vlan.untagged == own)
+    };
+    let trunk = trunk.iter().flat_map(Clone::clone).filter(|vid| *vid != own);
     match [(own, true)].into_iter().chain(trunk.map(|vid| (vid, false))).find(|(vid, own)| !has(*vid, *own)) {
-        Some((vid, _)) => Err(Error::internal(format!("Bridge port {} has lost VLAN {vid}", port.name))),
+        Some((vid, _)) => Err(Error::internal(format!("Bridge port {name} has lost VLAN {vid}"))),
         None => Ok(()),
     }
 }
@@ -154,6 +165,12 @@ fn check_vlans(host: &mut Netlink, conf: &Conf, port: &Link) -> Result<(), Error
 fn gateway(host: &mut Netlink, conf: &Conf, bridge: &Link, result: &Success) -> Result<(), Error> {
     let name = conf.vlan_gateway().unwrap_or_else(|| bridge.name.clone());
     let link = link::get(host, &name)?.ok_or_else(|| Error::internal(format!("Interface name {name} not found")))?;
+    if !link.up {
+        return Err(Error::internal(format!("Interface {name} is down")));
+    }
+    if let (Some(vlan), Some(port)) = (conf.vlan, port_of(&link)) {
+        check_vlans(host, port, &format!("of {name}"), vlan, &[])?;
+    }
     let present = addr::list(host, link.index)?;
     for gateway in lease::gateways(result) {
         if !present.iter().any(|address| address.cidr == gateway) {

@@ -91,7 +91,7 @@ pub struct Conf {
     pub promiscuous: bool,
     /// The port's own VLAN.
     pub vlan: Option<u16>,
-    /// Tagged VLANs of the port, without its own; `None` where the key is not written.
+    /// VLANs of the port that are tagged, unless its own is among them; `None` where the key is not written.
     pub trunk: Option<Vec<RangeInclusive<u16>>>,
     /// The VLAN a port has by default stays.
     pub preserve_default_vlan: bool,
@@ -134,7 +134,7 @@ impl plugin::Conf for Conf {
 
     fn from_raw(raw: Raw, env: &Environment) -> Result<Self, Error> {
         let vlan = vlan_id(raw.vlan)?;
-        let trunk = raw.vlan_trunk.as_deref().map(|entries| trunk(entries, vlan)).transpose()?;
+        let trunk = raw.vlan_trunk.as_deref().map(trunk).transpose()?;
         let mac = mac(&raw, env)?;
         if raw.disable_container_interface && raw.ipam.r#type.is_some_and(|name| !name.is_empty()) {
             return Err(refuse("cannot use IPAM when DisableContainerInterface flag is set"));
@@ -187,9 +187,8 @@ fn vlan_id(id: i64) -> Result<Option<u16>, Error> {
     }
 }
 
-/// The union of all entries, in order. The port's own VLAN is not tagged: listing it must not take away that
-/// it is the port's own (the reference's defect 14).
-fn trunk(entries: &[RawTrunk], vlan: Option<u16>) -> Result<Vec<RangeInclusive<u16>>, Error> {
+/// The union of all entries, in order.
+fn trunk(entries: &[RawTrunk]) -> Result<Vec<RangeInclusive<u16>>, Error> {
     let mut ids = BTreeSet::new();
     for entry in entries {
         match (entry.min_id, entry.max_id) {
@@ -211,9 +210,6 @@ fn trunk(entries: &[RawTrunk], vlan: Option<u16>) -> Result<Vec<RangeInclusive<u
         if let Some(id) = entry.id {
             ids.insert(trunk_id("id", id)?);
         }
-    }
-    if let Some(vlan) = vlan {
-        ids.remove(&vlan);
     }
     Ok(ranges(ids))
 }
@@ -275,8 +271,7 @@ mod tests {
     /// The reference's table of trunks and of its nine errors (its words up to the colon).
     #[test]
     fn trunks() {
-        let union =
-            trunk(&[entry(Some(10), Some(12), Some(5)), entry(None, None, Some(11)), entry(None, None, None)], None);
+        let union = trunk(&[entry(Some(10), Some(12), Some(5)), entry(None, None, Some(11)), entry(None, None, None)]);
         assert_eq!(union.unwrap(), [5..=5, 10..=12]);
         for (bad, msg) in [
             (entry(Some(10), None, None), "minID and maxID should be configured simultaneously, maxID is missing"),
@@ -289,15 +284,9 @@ mod tests {
             (entry(None, None, Some(0)), "incorrect trunk id parameter"),
             (entry(None, None, Some(4095)), "incorrect trunk id parameter"),
         ] {
-            let error = trunk(&[bad], None).unwrap_err();
+            let error = trunk(&[bad]).unwrap_err();
             assert!(error.msg().starts_with(msg) && error.code() == Code::INVALID_CONFIG, "{error}");
         }
-    }
-
-    /// Reference defect 14.
-    #[test]
-    fn a_ports_own_vlan_stays_its_own_when_it_is_in_the_trunk() {
-        assert_eq!(trunk(&[entry(Some(99), Some(101), None)], Some(100)).unwrap(), [99..=99, 101..=101]);
     }
 
     #[test]

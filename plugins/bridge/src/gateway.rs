@@ -4,20 +4,27 @@
 use hostnet::bridge::Port;
 use hostnet::link::{self, Link};
 use hostnet::veth::{self, VethConf};
-use hostnet::{Error, Netlink, addr, bridge, sysctl};
+use hostnet::{Error, Netlink, Undo, addr, bridge, sysctl};
 use libcni::types::{Cidr, Success};
 
 use crate::conf::Conf;
 use crate::{lease, port};
 
 /// Gives the gateway's addresses to the node, and lets it forward. Adds the gateway's interface to the result
-/// where that is not the bridge.
-pub fn ensure(host: &mut Netlink, conf: &Conf, bridge: &Link, result: &mut Success) -> Result<(), Error> {
+/// where that is not the bridge. `own` is the port of this ADD's pod.
+pub fn ensure(
+    host: &mut Netlink,
+    conf: &Conf,
+    bridge: &Link,
+    own: &Link,
+    result: &mut Success,
+    undo: &mut Undo<'_>,
+) -> Result<(), Error> {
     if !conf.gateway {
         return Ok(());
     }
     let gateways = lease::gateways(result);
-    let vlan = vlan_interface(host, conf, bridge)?;
+    let vlan = vlan_interface(host, conf, bridge, own, undo)?;
     if let Some(vlan) = &vlan {
         result.interfaces.push(port::interface(vlan));
     }
@@ -31,20 +38,36 @@ pub fn ensure(host: &mut Netlink, conf: &Conf, bridge: &Link, result: &mut Succe
 }
 
 /// `<bridge>.<vlan>`, up; `None` where the bridge itself is the gateway.
-fn vlan_interface(host: &mut Netlink, conf: &Conf, bridge: &Link) -> Result<Option<Link>, Error> {
-    let Some(name) = conf.vlan_gateway() else { return Ok(None) };
+fn vlan_interface(
+    host: &mut Netlink,
+    conf: &Conf,
+    bridge: &Link,
+    own: &Link,
+    undo: &mut Undo<'_>,
+) -> Result<Option<Link>, Error> {
+    let (Some(name), Some(vlan)) = (conf.vlan_gateway(), conf.vlan) else { return Ok(None) };
     let found = match link::get(host, &name)? {
         Some(found) => found,
-        None => match create_vlan_interface(host, conf, bridge, &name) {
+        None => match create(host, conf, bridge, &name) {
             // Another ADD was faster.
             Err(error) if error.is_exists() => link::get(host, &name)?.ok_or(error)?,
-            created => created?,
+            created => {
+                let (name, bridge, own) = (name, bridge.index, own.index);
+                undo.push("remove the gateway's interface", move || remove_if_unused(&name, vlan, bridge, own));
+                created?
+            }
         },
     };
+    // Set up is the last that is done to it. Down, it is another ADD's at work, or of one that was killed.
+    if !found.up {
+        finish(host, conf, &found)?;
+    }
     Ok(Some(found))
 }
 
-fn create_vlan_interface(host: &mut Netlink, conf: &Conf, bridge: &Link, name: &str) -> Result<Link, Error> {
+fn create(host: &mut Netlink, conf: &Conf, bridge: &Link, name: &str) -> Result<Link, Error> {
+    // The bridge is in the result already: with one port more it may not take another address.
+    pin_mac(host, bridge)?;
     let mut here = Netlink::open()?;
     let wanted = VethConf {
         pod_name: name,
@@ -53,13 +76,38 @@ fn create_vlan_interface(host: &mut Netlink, conf: &Conf, bridge: &Link, name: &
         mtu: Some(bridge.mtu),
         master: Some(bridge.index),
     };
-    let pair = veth::create(host, &mut here, &wanted)?;
-    bridge::set_port(host, pair.host.index, &Port { hairpin: false, isolated: false })?;
-    port::set_vlans(host, conf, pair.host.index)?;
-    let _ = sysctl::set(host, &format!("net/ipv6/conf/{name}/accept_ra"), "0");
-    link::set_up(host, pair.host.index)?;
-    link::set_up(host, pair.pod.index)?;
-    Ok(pair.pod)
+    veth::create(host, &mut here, &wanted).map(|pair| pair.pod)
+}
+
+/// Puts the gateway's port into the VLAN, and sets both ends up.
+fn finish(host: &mut Netlink, conf: &Conf, link: &Link) -> Result<(), Error> {
+    let _ = sysctl::set(host, &format!("net/ipv6/conf/{}/accept_ra", link.name), "0");
+    if let Some(port) = port_of(link) {
+        bridge::set_port(host, port, &Port { hairpin: false, isolated: false })?;
+        // The pods' trunk is theirs alone.
+        port::set_vlans(host, conf, port, &[])?;
+        link::set_up(host, port)?;
+    }
+    link::set_up(host, link.index)
+}
+
+/// The other end of `<bridge>.<vlan>`, by index; `None` where an operator made it as something else than a veth pair.
+pub fn port_of(link: &Link) -> Option<u32> {
+    link.parent.filter(|_| link.is_kind("veth") && link.parent_netns.is_none())
+}
+
+/// Takes the interface back unless the VLAN has other pods by now.
+fn remove_if_unused(name: &str, vlan: u16, bridge: u32, own: u32) -> Result<(), Error> {
+    let _alone = crate::bridge::alone()?;
+    let mut host = Netlink::open()?;
+    let Some(link) = link::get(&mut host, name)? else { return Ok(()) };
+    let ports = link::list(&mut host)?.into_iter().filter(|port| port.master == Some(bridge)).map(|port| port.index);
+    for port in ports.filter(|port| *port != own && link.parent != Some(*port)) {
+        if bridge::vlans(&mut host, port)?.iter().any(|other| other.vid == vlan) {
+            return Ok(());
+        }
+    }
+    link::remove_by_index(&mut host, link.index).map(drop)
 }
 
 /// All conflicts are found before the first change.

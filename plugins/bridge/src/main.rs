@@ -47,7 +47,7 @@ impl Plugin for Bridge {
             port::prepare_addresses(&mut pod, req);
             let dad = endpoint::Options { dad: conf.duplicate_address_detection };
             endpoint::configure(&mut pod, req.ifname().as_str(), port::POD, &result.ips, &result.routes, dad)?;
-            gateway::ensure(&mut host, conf, &bridge, &mut result)?;
+            gateway::ensure(&mut host, conf, &bridge, &veth.host, &mut result, &mut undo)?;
             egress::ensure(req, &owner, &result, &mut undo)?;
         } else if !conf.disable_container_interface {
             link::set_up(&mut pod, veth.pod.index)?;
@@ -71,7 +71,7 @@ impl Plugin for Bridge {
         // link: the kernel destroys them while it takes the link away, which is as long. The spoof check outlives it.
         let mut nft = Nft::default();
         let masquerade = egress::remove(&mut nft, pod.as_mut(), &owner).map_err(Error::from);
-        let link = port::remove(pod.as_mut(), req.conf(), &owner).map_err(Error::from);
+        let link = port::remove(pod.as_mut(), &owner).map_err(Error::from);
         let lease = req.ipam().map_or(Ok(()), |ipam| ipam::del(req, ipam));
         let spoof_check = spoof_check::remove_over(&mut nft, &owner).map_err(Error::from);
         Error::join([masquerade, link, lease, spoof_check].into_iter().filter_map(Result::err).collect())

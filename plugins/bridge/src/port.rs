@@ -1,6 +1,7 @@
 //! The veth pair between pod and bridge: its host end is a port of the bridge.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use hostnet::bridge::{Port, add_vlans, remove_vlans, vlans};
@@ -41,21 +42,20 @@ pub fn attach(
         master: Some(bridge.index),
     };
     let veth = veth::create(host, pod, &wanted)?;
-    drop(joining);
     undo_pair(&veth, undo);
     // Joining may have changed the address of a bridge that somebody else made.
     let bridge = link::get_by_index(host, bridge.index)?.unwrap_or(bridge);
 
     hostnet::bridge::set_port(host, veth.host.index, &Port { hairpin: conf.hairpin, isolated: conf.isolated })?;
-    set_vlans(host, conf, veth.host.index)?;
+    set_vlans(host, conf, veth.host.index, conf.trunk.as_deref().unwrap_or_default())?;
+    drop(joining);
     if conf.mac_spoof_check {
         let of = owner.clone();
         undo.push("remove the spoof check", move || spoof_check::remove(&of));
         spoof_check::add(owner, &veth.host.name, mac_of(&veth.pod)?)?;
     }
+    link::set_alias(host, veth.host.index, &owner.alias())?;
     link::set_up(host, veth.host.index)?;
-    // One that somebody else made may have taken the address of its new port.
-    let bridge = link::get_by_index(host, bridge.index)?.unwrap_or(bridge);
     Ok((bridge, veth))
 }
 
@@ -66,7 +66,7 @@ pub fn undo_pair(veth: &Veth, undo: &mut Undo<'_>) {
 }
 
 /// A port's VLANs: its own untagged, those of the trunk tagged. Also for the gateway's port.
-pub fn set_vlans(host: &mut Netlink, conf: &Conf, index: u32) -> Result<(), Error> {
+pub fn set_vlans(host: &mut Netlink, conf: &Conf, index: u32, trunk: &[RangeInclusive<u16>]) -> Result<(), Error> {
     if !conf.has_port_vlans() {
         return Ok(());
     }
@@ -74,9 +74,10 @@ pub fn set_vlans(host: &mut Netlink, conf: &Conf, index: u32) -> Result<(), Erro
         let default: Vec<_> = vlans(host, index)?.iter().map(|vlan| vlan.vid..=vlan.vid).collect();
         remove_vlans(host, index, &default)?;
     }
+    add_vlans(host, index, trunk, false, false)?;
+    // The last, so that it is untagged also where the trunk lists it (the reference's defect 14).
     let own = conf.vlan.unwrap_or(NATIVE_VLAN);
-    add_vlans(host, index, &[own..=own], true, true)?;
-    add_vlans(host, index, conf.trunk.as_deref().unwrap_or_default(), false, false)
+    add_vlans(host, index, &[own..=own], true, true)
 }
 
 /// The interfaces of the result, in the reference's order: bridge, host's end, pod's end.
@@ -124,21 +125,21 @@ pub fn open_pod(req: &Request<Conf>) -> Result<Option<Netlink>, Error> {
 }
 
 /// Removes the pair, by its end in the pod. Gone already is fine.
-pub fn remove(pod: Option<&mut Netlink>, conf: &Conf, owner: &Owner) -> Result<(), Error> {
+pub fn remove(pod: Option<&mut Netlink>, owner: &Owner) -> Result<(), Error> {
     match pod {
         Some(pod) => link::remove(pod, owner.ifname.as_str()).map(drop),
-        None => remove_host_end(conf, owner),
+        None => remove_host_end(owner),
     }
 }
 
 /// A namespace whose path is gone may live on, held by a process: then the pair is there as well, and answers for an
-/// address that somebody else is about to get. The host's end is found by its name.
-fn remove_host_end(conf: &Conf, owner: &Owner) -> Result<(), Error> {
+/// address that somebody else is about to get. The host's end is found by its name, and known by its alias: another
+/// pod's may have the same name.
+fn remove_host_end(owner: &Owner) -> Result<(), Error> {
     let mut host = Netlink::open()?;
-    let Some(bridge) = link::get(&mut host, conf.bridge.as_str())? else { return Ok(()) };
     for name in veth::host_names(owner) {
         let found = link::get(&mut host, &name)?;
-        if found.is_some_and(|end| end.is_kind("veth") && end.master == Some(bridge.index)) {
+        if found.is_some_and(|end| end.is_kind("veth") && end.alias == Some(owner.alias())) {
             link::remove(&mut host, &name)?;
         }
     }

@@ -224,6 +224,15 @@ pub fn set_mtu(nl: &mut Netlink, index: u32, mtu: u32) -> Result<()> {
     set(nl, index, LinkAttribute::Mtu(mtu), &format!("set the mtu {mtu} of"))
 }
 
+/// Gives a link an alias: a text for people, of at most 254 bytes (`IFALIASZ` of linux/if.h less a NUL of the message's
+/// and one of the kernel's).
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_alias(nl: &mut Netlink, index: u32, alias: &str) -> Result<()> {
+    set(nl, index, LinkAttribute::IfAlias(alias.to_owned()), "set the alias of")
+}
+
 /// Makes a link a port of the bridge or VRF `master`; `None` takes it out.
 ///
 /// # Errors

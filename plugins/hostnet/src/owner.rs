@@ -13,6 +13,9 @@ use sha2::{Digest, Sha512};
 /// Longest comment the `nft` program accepts, in bytes; what exceeds it is cut off.
 const NFT_COMMENT_MAX: usize = 128;
 
+/// Longest alias of a link in bytes ([`crate::link::set_alias`]).
+const ALIAS_MAX: usize = 254;
+
 /// The attachment that a rule, a chain or an interface was made for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
@@ -61,6 +64,17 @@ impl Owner {
         comment
     }
 
+    /// Alias of the host's end of the pod's link, for people and for DEL: `NETWORK CONTAINER IFNAME`. The
+    /// reference sets none, and does not look at it.
+    pub fn alias(&self) -> String {
+        let Self { network, container, ifname } = self;
+        let mut alias = format!("{network} {container} {ifname}");
+        while alias.len() > ALIAS_MAX {
+            alias.pop();
+        }
+        alias
+    }
+
     /// The part of the spoof check's names that tells owners apart: `CONTAINER-IFNAME`.
     /// The network is not part of it: an interface name is unique in a container.
     pub fn spoof_check_id(&self) -> String {
@@ -93,6 +107,14 @@ mod tests {
             container: container.parse().unwrap(),
             ifname: ifname.parse().unwrap(),
         }
+    }
+
+    #[test]
+    fn aliases_fit() {
+        let mut owner = owner("brnet", "ctr1", "eth0");
+        assert_eq!(owner.alias(), "brnet ctr1 eth0");
+        owner.container = "x".repeat(300).parse().unwrap();
+        assert_eq!(owner.alias().len(), ALIAS_MAX);
     }
 
     #[test]

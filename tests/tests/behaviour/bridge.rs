@@ -217,13 +217,26 @@ fn del_of_a_pod_that_is_gone_leaves_nothing_of_either_backend() {
 fn del_takes_the_interface_of_a_pod_whose_netns_path_alone_is_gone() {
     let host = Host::new();
     let (pod, other) = (host.pod(), host.pod());
-    add(&host, &dual(), &pod);
+    let result = add(&host, &dual(), &pod);
+    let name = host_end(&result);
+    assert_eq!(host.link(name).unwrap()["ifalias"], format!("net {} eth0", pod.id()));
     add(&host, &dual(), &other);
     let plugin = host.plugin("bridge").env("CNI_NETNS", "/run/netns/gone");
     plugin.del(dual(), &pod, "eth0").success();
     assert!(pod.link("eth0").is_none());
     assert_eq!(links(&host, "veth").len(), 1);
     assert!(other.pings(GATEWAY_V4));
+}
+
+/// Names of 8 hex digits can be the same for two pods. What tells them apart is the alias.
+#[test]
+fn del_leaves_the_interface_of_another_pod_that_has_the_name() {
+    let host = Host::new();
+    let pod = host.pod();
+    let result = add(&host, &dual(), &pod);
+    host.run(&format!("ip link set dev {} alias other", host_end(&result)));
+    host.plugin("bridge").without_env("CNI_NETNS").del(dual(), &pod, "eth0").success();
+    assert!(pod.link("eth0").is_some());
 }
 
 #[test]

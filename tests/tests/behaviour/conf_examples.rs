@@ -64,7 +64,7 @@ const EXAMPLES: [Example; 5] = [
     },
 ];
 
-/// Run where the kernel filters by VLAN (`tests/tests/vlan.rs`); here it is validated only.
+/// Run where the kernel filters by VLAN (`tests/tests/vlan/gateway.rs`); here it is validated only.
 const IN_THE_MACHINE: [&str; 1] = ["bridge-vlan.conflist"];
 
 fn directory() -> PathBuf {
