@@ -302,9 +302,13 @@ impl<'de> Deserializer<'de> for Folding<'de> {
                     fields.iter().copied().find(|field| field.eq_ignore_ascii_case(key)).filter(|_| present(key))
                 })
             }
-            // serde would read a list as the fields in order; in a configuration that is a mistake.
-            Value::Array(_) => Err(de::Error::invalid_type(de::Unexpected::Seq, &visitor)),
-            _ => self.deserialize_any(visitor),
+            // serde would read a list as the fields in order; in a configuration that is a mistake. And it would name
+            // the struct, which nobody who wrote the configuration knows.
+            Value::Array(_) => Err(de::Error::invalid_type(de::Unexpected::Seq, &"an object")),
+            Value::String(text) => Err(de::Error::invalid_type(de::Unexpected::Str(text), &"an object")),
+            Value::Bool(flag) => Err(de::Error::invalid_type(de::Unexpected::Bool(*flag), &"an object")),
+            Value::Number(_) => Err(de::Error::invalid_type(de::Unexpected::Other("a number"), &"an object")),
+            Value::Null => Err(de::Error::invalid_type(de::Unexpected::Other("null"), &"an object")),
         }
     }
 
@@ -383,6 +387,13 @@ mod tests {
             let error = read(text).unwrap_err();
             assert_eq!(error.path(), path, "{error}");
             assert!(!error.is_syntax());
+        }
+        for (text, message) in [
+            (r#"{"inner":"x"}"#, "inner: invalid type: string \"x\", expected an object"),
+            (r#"{"inner":7}"#, "inner: invalid type: a number, expected an object"),
+            ("null", "invalid type: null, expected an object"),
+        ] {
+            assert_eq!(read(text).unwrap_err().to_string(), message);
         }
         let error = read(r#"{"mtu":1"#).unwrap_err();
         assert!(error.is_syntax() && error.to_string().contains("line 1 column 8"), "{error}");
