@@ -79,8 +79,8 @@ impl Plugin for HostLocal {
 
     fn status(&self, network: &Network<HostLocalConf>) -> Result<(), Error> {
         let unavailable = |error: Error| Error::new(Code::NOT_AVAILABLE, error.msg()).with_details(error.details());
-        let mut store =
-            Store::open(&network.conf().directory(network.name()), lock::WAIT).map_err(|e| unavailable(e.into()))?;
+        let dir = network.conf().directory(network.name());
+        let mut store = Store::open(&dir, lock::STATUS_WAIT).map_err(|error| unavailable(error.into()))?;
         store.check_writable().map_err(|error| unavailable(error.into()))?;
         for (index, set) in network.conf().sets.iter().enumerate() {
             allocate::check_free(&mut store, index, set).map_err(unavailable)?;

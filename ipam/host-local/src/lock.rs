@@ -13,6 +13,9 @@ use crate::store::StoreError;
 /// thousands of leases for some hundred.
 pub const WAIT: Duration = Duration::from_secs(60);
 
+/// How long STATUS waits: kubelet asks every few seconds, and containerd answers nothing else meanwhile.
+pub const STATUS_WAIT: Duration = Duration::from_secs(1);
+
 /// Locks a directory until the file is closed. `None`: the directory was removed meanwhile.
 ///
 /// # Errors

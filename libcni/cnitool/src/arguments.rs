@@ -85,7 +85,9 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
         "help" => return Ok(Action::Help(words.next().map(|topic| topic.to_string_lossy().into_owned()))),
         unknown => {
             let known = help::COMMANDS.iter().map(|command| command.name);
-            return Err(refuse(format!("unknown command {unknown:?}{}", hint(unknown, known))));
+            let hint = Some(hint(unknown, known)).filter(|hint| !hint.is_empty());
+            let hint = hint.unwrap_or_else(|| "; see cnitool --help".to_owned());
+            return Err(refuse(format!("unknown command {unknown:?}{hint}")));
         }
     };
     // More words are ignored, as the reference does.
@@ -132,7 +134,7 @@ mod tests {
             ("del net", "NETNS is missing: cnitool del NET NETNS"),
             ("ad net ns", "unknown command \"ad\"; did you mean \"add\"?"),
             ("ADD net ns", "unknown command \"ADD\"; did you mean \"add\"?"),
-            ("remove net ns", "unknown command \"remove\""),
+            ("remove net ns", "unknown command \"remove\"; see cnitool --help"),
             ("add net ns --nope", "invalid option '--nope'; see cnitool --help"),
             ("add net ns -i", "missing argument for option '-i'"),
         ] {

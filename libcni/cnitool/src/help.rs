@@ -105,7 +105,8 @@ pub fn text(topic: Option<&str>) -> Result<String, Error> {
         Error::new(Code::INVALID_ENVIRONMENT, format!("unknown command {topic:?}{}", hint(topic, known)))
     })?;
     let Command { name, arguments, summary, more } = known;
-    let mut text = format!("{name}: {summary}\n\nUsage: cnitool {name} {arguments}\n");
+    let usage = format!("cnitool {name} {arguments}");
+    let mut text = format!("{name}: {summary}\n\nUsage: {}\n", usage.trim_end());
     if !more.is_empty() {
         text.push_str(&format!("\n{more}"));
     }

@@ -28,7 +28,10 @@ pub fn run(call: &Call) -> Result<Vec<u8>, Error> {
         runtime = runtime.with_cache_dir(dir.clone());
     }
     let done = match call.verb {
-        Verb::Add => runtime.add(&list, &attachment).and_then(|(version, success)| success.to_json(version)),
+        Verb::Add => runtime
+            .add(&list, &attachment)
+            .and_then(|(version, success)| success.to_value_from(version, version))
+            .map(|result| json::pretty(&result)),
         Verb::Check => runtime.check(&list, &attachment).map(|()| Vec::new()),
         Verb::Del => runtime.del(&list, &attachment).map(|()| Vec::new()),
         Verb::Gc => runtime.gc(&list, None).map(|()| Vec::new()),
@@ -72,8 +75,12 @@ fn cni_args(text: &str) -> Result<Vec<(String, String)>, Error> {
 /// The path from the root, without looking at the file system: the namespace may be gone, and links keep the name
 /// they were called by.
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
-    let from = std::env::current_dir()
-        .map_err(|error| Error::new(Code::IO_FAILURE, format!("cannot tell the working directory: {error}")))?;
+    // Asked only if it is needed: it may have been removed.
+    let from = match path.is_absolute() {
+        true => PathBuf::new(),
+        false => std::env::current_dir()
+            .map_err(|error| Error::new(Code::IO_FAILURE, format!("cannot tell the working directory: {error}")))?,
+    };
     let mut clean = PathBuf::from("/");
     for component in from.join(path).components() {
         match component {

@@ -17,6 +17,9 @@ const QUOTED_MAX: usize = 4 << 10;
 /// How long a program that is being written (ETXTBSY: an installer at work) is waited for.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
+/// A year.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// A plugin to be run for one verb.
 #[derive(Clone, Debug)]
 pub struct Invocation<'a> {
@@ -53,7 +56,8 @@ impl Invocation<'_> {
                 elapsed: started.elapsed(),
             })
         };
-        let until = started + self.deadline;
+        // As good as never, where the deadline is longer than the clock goes.
+        let until = started.checked_add(self.deadline).unwrap_or(started + FOREVER);
         let child = self.spawn(until).map_err(|error| {
             let reason = format!("exec {}: {error}", self.program.display());
             fail(diagnose(b"", b"", &reason), b"", None)

@@ -86,7 +86,7 @@ fn supported_versions(versions: &[Version]) -> Vec<u8> {
 }
 
 /// The keys that are checked before a plugin sees anything.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Head {
     #[serde(rename = "cniVersion")]
     cni_version: Option<String>,
@@ -107,7 +107,8 @@ fn answer<P: Plugin>(
     let undecodable =
         |error: json::Error| Error::new(Code::DECODING_FAILURE, format!("error unmarshall network config: {error}"));
     let value = json::parse(&text).map_err(undecodable)?;
-    let head: Head = json::from_value(&value).map_err(undecodable)?;
+    // `null` is a network without a name, as in the reference.
+    let head: Head = json::from_value::<Option<_>>(&value).map_err(undecodable)?.unwrap_or_default();
     let name: NetworkName = head.name.unwrap_or_default().parse()?;
     let command = env
         .command

@@ -156,6 +156,7 @@ fn stdin() {
         ("[]", 6, ""),
         ("{\"name\":7}", 6, "name"),
         ("{}", 7, "missing network name"),
+        ("null", 7, "missing network name"),
         ("{\"name\":\"a/b\"}", 7, "invalid characters found in network name"),
         (r#"{"name":"net","cniVersion":7}"#, 6, "cniVersion"),
         (r#"{"name":"net","cniVersion":"1.0.0","mtu":"big"}"#, 6, "mtu"),
@@ -244,5 +245,90 @@ fn the_time_a_delegate_has() {
         let (found, stdout, _) = run(&[], &conf);
         assert_eq!(found, status, "{stdout}");
         assert_eq!(stdout.contains("timeoutSeconds"), status == 1, "{stdout}");
+    }
+}
+
+/// A plugin of few versions.
+struct Few;
+
+impl Plugin for Few {
+    type Conf = ();
+    const ABOUT: &'static str = "CNI few plugin v1.2.3";
+    const VERSIONS: &'static [Version] = &[Version::V0_2_0, Version::V0_3_1];
+
+    fn add(&self, req: &Request<()>) -> Result<Success, Error> {
+        Ok(req.prev_result()?.unwrap_or_default())
+    }
+
+    fn del(&self, _: &Request<()>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn check(&self, _: &Request<()>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn run_few(verb: &str, stdin: &mut dyn std::io::Read) -> (u8, Value) {
+    let var = |name: &str| {
+        let value = match name {
+            "CNI_COMMAND" => verb,
+            "CNI_CONTAINERID" => "ctr1",
+            "CNI_NETNS" => "/nowhere",
+            "CNI_IFNAME" => "eth0",
+            "CNI_PATH" => "/opt/cni/bin",
+            _ => return None,
+        };
+        Some(OsString::from(value))
+    };
+    let mut stdout = Vec::new();
+    let status = dispatch(&Few, &var, stdin, &mut stdout);
+    (status, serde_json::from_slice(&stdout).unwrap_or_default())
+}
+
+#[test]
+fn a_plugin_that_speaks_few_versions() {
+    let few = |verb: &str, version: &str| {
+        let (status, printed) = run_few(verb, &mut format!(r#"{{"cniVersion":"{version}","name":"net"}}"#).as_bytes());
+        assert_eq!(status, 1, "{printed}");
+        (printed["code"].as_u64().unwrap(), printed["msg"].to_string(), printed["details"].to_string())
+    };
+    let (code, msg, details) = few("ADD", "");
+    assert_eq!((code, msg.as_str()), (1, r#""incompatible CNI versions""#));
+    assert_eq!(details, r#""config is \"\", plugin supports [\"0.2.0\" \"0.3.1\"]""#);
+    assert_eq!(few("DEL", "0.3.0").0, 1);
+    assert_eq!(few("CHECK", "0.4.0").1, r#""plugin version does not allow CHECK""#);
+    assert_eq!(few("GC", "1.1.0").1, r#""plugin version does not allow GC""#);
+}
+
+#[test]
+fn stdin_that_cannot_be_read() {
+    // Reading a directory fails.
+    let (status, printed) = run_few("ADD", &mut std::fs::File::open("/").unwrap());
+    assert_eq!((status, &printed["code"]), (1, &Value::from(5)), "{printed}");
+}
+
+/// The reference's list: there, absent, of an unknown version; of another family (which it refuses), and in capitals.
+#[test]
+fn results_of_earlier_plugins() {
+    for (prev, expected) in [
+        (r#""x":1"#, Ok("{}")),
+        (r#""prevResult":null"#, Ok("{}")),
+        (r#""prevResult":{"cniVersion":"0.3.1","ips":[{"version":"4","address":"10.0.0.2/8"}]}"#, Ok("10.0.0.2/8")),
+        (r#""PREVRESULT":{"ips":[{"version":"4","address":"10.0.0.2/8"}]}"#, Ok("10.0.0.2/8")),
+        (r#""prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/8"}]}"#, Ok("10.0.0.2/8")),
+        (r#""prevResult":{"cniVersion":"5.0.0"}"#, Err(1)),
+        (r#""prevResult":{"ips":7}"#, Err(6)),
+        (r#""prevResult":[]"#, Err(6)),
+    ] {
+        let conf = format!(r#"{{"cniVersion":"0.3.1","name":"net",{prev}}}"#);
+        let (_, printed) = run_few("ADD", &mut conf.as_bytes());
+        match expected {
+            Ok(part) => assert!(printed.get("code").is_none() && (part == "{}" || printed.to_string().contains(part))),
+            Err(code) => {
+                assert_eq!(printed["code"], code, "{printed}");
+                assert!(printed["msg"].as_str().unwrap().starts_with("could not parse prevResult: "), "{printed}");
+            }
+        }
     }
 }

@@ -19,12 +19,14 @@ impl ConfList {
     /// plugin, perhaps a firewall, is not the network that was configured; no plugin at all.
     pub fn from_file(file: &Path) -> Result<Self, Error> {
         let mut list = Self::from_bytes(&read(file)?).map_err(|error| named(file, error))?;
+        let folder = file.with_file_name(list.name().as_str());
         if !list.load_only_inlined() {
-            let folder = file.with_file_name(list.name().as_str());
             list.plugins.append(&mut drop_ins(&folder)?);
         }
         if list.plugins.is_empty() {
-            return Err(named(file, Error::new(Code::INVALID_CONFIG, "no plugin configs found")));
+            let hint = format!("there is no \"plugins\", and no *.conf in {}", folder.display());
+            let error = Error::new(Code::INVALID_CONFIG, "no plugin configs found").with_details(hint);
+            return Err(named(file, error));
         }
         Ok(list)
     }

@@ -140,9 +140,10 @@ impl Runtime {
                 .and_then(|stdout| decode_result(&stdout, version))
                 .map_err(|error| wrapped(plugin, "add", error))?;
             // Another version than the configuration's may be answered, but a plugin need not understand it.
-            *last = Some(result.1.to_value(version).map_err(|error| wrapped(plugin, "add", error))?);
+            let passed_on = result.1.to_value_from(result.0, version);
+            *last = Some(passed_on.map_err(|error| wrapped(plugin, "add", error))?);
         }
-        self.cache.put(list, attachment, result.1.to_value(result.0)?)?;
+        self.cache.put(list, attachment, result.1.to_value_from(result.0, result.0)?)?;
         Ok(result)
     }
 

@@ -8,7 +8,8 @@
 //! in the document it is, so that a refusal names the key.
 //!
 //! Two things follow for the structs that are read by it: a field that may be absent is an `Option` or
-//! has `#[serde(default)]`, and `#[serde(flatten)]` is not used (serde then no longer asks for a struct).
+//! has `#[serde(default)]`, and `#[serde(flatten)]`, `#[serde(untagged)]`, `#[serde(tag = ...)]` and enums that hold
+//! structs are not used (serde then no longer asks for a struct, and keys match in their own case only).
 
 use std::fmt;
 
@@ -115,15 +116,15 @@ pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
     T::deserialize(Folding(value))
 }
 
-/// Removes the key from an object, whatever its case. Of several spellings the last in order is
-/// returned, and all are removed. `null` is absent.
+/// Removes the key from an object, whatever its case. Of several spellings the last in order that is
+/// not `null` is returned, and all are removed.
 pub fn take(object: &mut Object, key: &str) -> Option<Value> {
     let spellings: Vec<String> = object.keys().filter(|name| name.eq_ignore_ascii_case(key)).cloned().collect();
     let mut last = None;
     for spelling in spellings {
-        last = object.shift_remove(&spelling);
+        last = object.shift_remove(&spelling).filter(|value| !value.is_null()).or(last);
     }
-    last.filter(|value| !value.is_null())
+    last
 }
 
 /// [`take`], and the value read as a `T`.
@@ -138,10 +139,9 @@ pub fn take_as<T: DeserializeOwned>(object: &mut Object, key: &str) -> Result<Op
 pub fn get<'a>(object: &'a Object, key: &str) -> Option<&'a Value> {
     object
         .iter()
-        .filter(|(name, _)| name.eq_ignore_ascii_case(key))
+        .filter(|(name, value)| name.eq_ignore_ascii_case(key) && !value.is_null())
         .map(|(_, value)| value)
         .next_back()
-        .filter(|value| !value.is_null())
 }
 
 /// Sets a key, replacing every spelling of it.
@@ -302,9 +302,13 @@ impl<'de> Deserializer<'de> for Folding<'de> {
                     fields.iter().copied().find(|field| field.eq_ignore_ascii_case(key)).filter(|_| present(key))
                 })
             }
-            // serde would read a list as the fields in order; in a configuration that is a mistake.
-            Value::Array(_) => Err(de::Error::invalid_type(de::Unexpected::Seq, &visitor)),
-            _ => self.deserialize_any(visitor),
+            // serde would read a list as the fields in order; in a configuration that is a mistake. And it would name
+            // the struct, which nobody who wrote the configuration knows.
+            Value::Array(_) => Err(de::Error::invalid_type(de::Unexpected::Seq, &"an object")),
+            Value::String(text) => Err(de::Error::invalid_type(de::Unexpected::Str(text), &"an object")),
+            Value::Bool(flag) => Err(de::Error::invalid_type(de::Unexpected::Bool(*flag), &"an object")),
+            Value::Number(_) => Err(de::Error::invalid_type(de::Unexpected::Other("a number"), &"an object")),
+            Value::Null => Err(de::Error::invalid_type(de::Unexpected::Other("null"), &"an object")),
         }
     }
 
@@ -384,6 +388,13 @@ mod tests {
             assert_eq!(error.path(), path, "{error}");
             assert!(!error.is_syntax());
         }
+        for (text, message) in [
+            (r#"{"inner":"x"}"#, "inner: invalid type: string \"x\", expected an object"),
+            (r#"{"inner":7}"#, "inner: invalid type: a number, expected an object"),
+            ("null", "invalid type: null, expected an object"),
+        ] {
+            assert_eq!(read(text).unwrap_err().to_string(), message);
+        }
         let error = read(r#"{"mtu":1"#).unwrap_err();
         assert!(error.is_syntax() && error.to_string().contains("line 1 column 8"), "{error}");
     }
@@ -401,6 +412,11 @@ mod tests {
         assert_eq!(get(&object, "a"), Some(&Value::from(2)));
         assert_eq!(take(&mut object, "a"), Some(Value::from(2)));
         assert_eq!(take(&mut object, "B"), None);
+        assert!(object.is_empty());
+        // As in a struct: null does not undo an earlier spelling.
+        let Value::Object(mut object) = parse(br#"{"a":1,"A":null}"#).unwrap() else { panic!() };
+        assert_eq!(get(&object, "a"), Some(&Value::from(1)));
+        assert_eq!(take(&mut object, "a"), Some(Value::from(1)));
         assert!(object.is_empty());
     }
 }

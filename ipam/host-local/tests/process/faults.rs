@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::node::{Node, OURS, add, check, del, outcome, reference, start};
+use crate::node::{Node, OURS, add, call, check, del, outcome, reference, start};
 
 #[test]
 fn fifty_at_once() {
@@ -139,6 +139,22 @@ fn a_lock_that_is_held_is_waited_for() {
     assert!(child.try_wait().unwrap().is_none(), "it waits");
     lock.unlock().unwrap();
     assert_eq!(outcome(child.wait_with_output().unwrap()).addresses(), ["10.1.2.3"]);
+}
+
+/// Whoever is asked every few seconds must not wait a minute.
+#[test]
+fn status_does_not_wait_for_long() {
+    let node = Node::new();
+    let mut conf = node.subnets(&["10.1.2.0/24"]);
+    conf["cniVersion"] = "1.1.0".into();
+    add("a", &conf).succeeded();
+    let lock = fs::File::open(node.leases().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let started = Instant::now();
+    let outcome = call(OURS, "STATUS", "", &conf);
+    let (code, msg) = outcome.error();
+    assert!(code == 50 && msg.ends_with("has been locked by another process for 1 s"), "{code} {msg}");
+    assert!(started.elapsed() < Duration::from_secs(5));
 }
 
 /// Runs ADD on a small file system of its own: `prepare` is a shell script with `$DIR`, `$ADD` and `$OURS`.

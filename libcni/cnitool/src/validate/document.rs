@@ -42,7 +42,7 @@ impl Document {
             }
             Err(error) => {
                 let (message, at) = split_position(error.message());
-                Err((at, message.to_owned()))
+                Err((at, format!("{message}{}", why_not(&bytes, at))))
             }
         }
     }
@@ -57,6 +57,20 @@ impl Document {
     pub fn repeated(&self) -> Vec<(&str, Position)> {
         let repeated = self.places.iter().filter(|place| place.repeated);
         repeated.map(|place| (place.path.as_str(), position_of(&self.bytes, place.at))).collect()
+    }
+}
+
+/// What the reader stumbled over, where editors and habits put what JSON does not have.
+fn why_not(bytes: &[u8], at: Option<Position>) -> &'static str {
+    let there = at.and_then(|(line, column)| {
+        bytes.split(|byte| *byte == b'\n').nth(line.checked_sub(1)?)?.get(column.checked_sub(1)?)
+    });
+    match there {
+        _ if bytes.trim_ascii().is_empty() => ": the file is empty",
+        _ if bytes.starts_with(b"\xef\xbb\xbf") => ": the file begins with a byte order mark; save it without",
+        Some(b'/' | b'#') => ": JSON has no comments",
+        Some(b'\'') => ": JSON has no single quotes",
+        _ => "",
     }
 }
 
@@ -211,7 +225,10 @@ mod tests {
         for (text, position, part) in [
             ("{\n  \"a\": 1,\n}", (3, 1), "trailing comma"),
             ("{\n  \"a\" 1}", (2, 7), "expected `:`"),
-            ("", (1, 1), "EOF"),
+            ("", (1, 1), "EOF while parsing a value: the file is empty"),
+            ("\u{feff}{}", (1, 1), "byte order mark"),
+            ("{\n  // the bridge\n}", (2, 3), "JSON has no comments"),
+            ("{'a': 1}", (1, 2), "JSON has no single quotes"),
             ("{\"a\": 1} x", (1, 10), "trailing characters"),
         ] {
             let Err((Some(found), message)) = read(text) else { panic!("{text}") };

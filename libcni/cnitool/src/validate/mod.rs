@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use libcni::runtime::{ConfList, PluginConf, files};
 use libcni::types::json::{self, Object};
-use libcni::{Code, Error};
+use libcni::{Code, Error, Version};
 use serde_json::Value;
 
 use binaries::Binaries;
@@ -119,6 +119,11 @@ fn check_file(file: &Path, binaries: &mut Binaries, seen: &mut Seen, findings: &
     if list.version_text().is_empty() {
         findings.warning(&document, "", "no \"cniVersion\", which means 0.1.0: no CHECK, and one address per family");
     }
+    if list.version().is_err() {
+        let known: Vec<&str> = Version::ALL.iter().map(|version| version.as_str()).collect();
+        let message = format!("unknown version {:?}; known are {}", list.version_text(), known.join(", "));
+        findings.error(&document, "cniVersion", message);
+    }
     let mut check = Check { list: &list, binaries, seen, findings };
     if is_list {
         let plugins = json::get(object, "plugins").and_then(Value::as_array);
@@ -132,7 +137,10 @@ fn check_file(file: &Path, binaries: &mut Binaries, seen: &mut Seen, findings: &
             count += check.drop_ins(&file.with_file_name(list.name().as_str()));
         }
         if count == 0 {
-            check.findings.error(&document, "", "no plugin configs found");
+            let folder = file.with_file_name(list.name().as_str());
+            let message =
+                format!("no plugin configs found: there is no \"plugins\", and no *.conf in {}", folder.display());
+            check.findings.error(&document, "", message);
         }
     } else {
         check.plugin(&document, "", object);
@@ -188,19 +196,7 @@ impl Check<'_> {
         keys::judge_plugin(document, path, plugin, self.findings);
         let place = keys::under(path, "type");
         self.binaries.check(document, &place, keys::kind(plugin), self.list.version_text(), self.findings);
-        let mut subnets = Vec::new();
-        if let Some(Value::Object(ipam)) = json::get(plugin, "ipam") {
-            let path = keys::under(path, "ipam");
-            if !keys::kind(ipam).is_empty() {
-                let place = keys::under(&path, "type");
-                self.binaries.check(document, &place, keys::kind(ipam), self.list.version_text(), self.findings);
-            }
-            if keys::kind(ipam) == "host-local" {
-                let ranges = ranges::read(document, &path, ipam, self.list.name().as_str(), self.findings);
-                subnets.extend(ranges.iter().map(|range| range.subnet.to_string()));
-                self.seen.ranges.extend(ranges);
-            }
-        }
+        let mut subnets = self.ipam(document, &keys::under(path, "ipam"), json::get(plugin, "ipam"));
         let flag = |key: &str| json::get(plugin, key) == Some(&Value::Bool(true));
         if keys::kind(plugin) == "bridge" && (flag("isGateway") || flag("isDefaultGateway")) && !subnets.is_empty() {
             subnets.sort();
@@ -214,6 +210,36 @@ impl Check<'_> {
                 subnets,
             });
         }
+    }
+
+    /// Checks what stands under `ipam`, and returns the subnets of host-local.
+    fn ipam(&mut self, document: &Document, path: &str, ipam: Option<&Value>) -> Vec<String> {
+        let ipam = match ipam {
+            None => return Vec::new(),
+            Some(Value::Object(ipam)) => ipam,
+            Some(_) => {
+                self.findings.error(
+                    document,
+                    path,
+                    format!("{path:?} must be an object, like {{\"type\": \"host-local\"}}"),
+                );
+                return Vec::new();
+            }
+        };
+        let kind = keys::kind(ipam);
+        if !kind.is_empty() {
+            self.binaries.check(document, &keys::under(path, "type"), kind, self.list.version_text(), self.findings);
+        } else if !ipam.is_empty() {
+            let message = format!("{path:?} has no \"type\": no address is allocated, and its other keys mean nothing");
+            self.findings.warning(document, path, message);
+        }
+        if kind != "host-local" {
+            return Vec::new();
+        }
+        let ranges = ranges::read(document, path, ipam, self.list.name().as_str(), self.findings);
+        let subnets = ranges.iter().map(|range| range.subnet.to_string()).collect();
+        self.seen.ranges.extend(ranges);
+        subnets
     }
 }
 

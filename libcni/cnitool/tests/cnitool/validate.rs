@@ -119,6 +119,21 @@ fn what_is_wrong_with_a_file() {
             "error: range 10.0.0.1-10.0.0.254 overlaps with 10.0.0.1-10.0.0.126 of the same network".into(),
             ipam(r#""ranges":[[{"subnet":"10.0.0.0/25"}],[{"subnet":"10.0.0.0/24"}]]"#),
         ),
+        (
+            "\"cniVersion\"",
+            "error: unknown version \"1.0\"; known are 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0".into(),
+            plugins(r#"{"type":"bridge"}"#).replace("1.0.0", "1.0"),
+        ),
+        (
+            "\"ipam\"",
+            "error: \"plugins[0].ipam\" must be an object, like {\"type\": \"host-local\"}".into(),
+            plugins(r#"{"type":"other","ipam":"host-local"}"#),
+        ),
+        (
+            "\"ipam\"",
+            "warning: \"plugins[0].ipam\" has no \"type\": no address is allocated".into(),
+            plugins(r#"{"type":"bridge","ipam":{"subnet":"10.0.0.0/24"}}"#),
+        ),
         ("{\"rangeEnd\"", "error: this range has no \"subnet\"".into(), ipam(r#""ranges":[[{"rangeEnd":""}]]"#)),
         ("\"ipam\"", "warning: no IP ranges specified".into(), ipam(r#""routes":[]"#)),
     ] {

@@ -68,6 +68,17 @@ fn the_environment() {
     assert!(node.calls()[0].ends_with("net2 A=1;B=2"));
 }
 
+/// The reference prints it; a plugin of before 0.3.0 may have nothing to say.
+#[test]
+fn a_result_without_an_address_of_the_first_versions() {
+    let node = Node::new();
+    node.plugin("first", "[ $CNI_COMMAND != ADD ] || echo '{}'");
+    node.conf("10-net.conf", r#"{"name":"net","type":"first"}"#);
+    let output = node.run(&["add", "net", "/x"]);
+    let printed = "{\n    \"cniVersion\": \"0.1.0\",\n    \"dns\": {}\n}";
+    assert_eq!((text(&output.stdout).as_str(), text(&output.stderr).as_str()), (printed, ""));
+}
+
 #[test]
 fn refusals_are_one_line() {
     let node = node();

@@ -304,3 +304,24 @@ fn every_verb_has_a_deadline() {
     }
     assert!(started.elapsed() < Duration::from_secs(10));
 }
+
+/// A result without an address is one in every version, as long as no other version is asked for: the reference
+/// caches it and passes it on.
+#[test]
+fn an_empty_result_of_the_first_versions() {
+    let node = Node::new();
+    for (version, result) in [("", "{}"), ("0.1.0", "null"), ("0.2.0", r#"{"cniVersion":"0.2.0","dns":{}}"#)] {
+        node.plugins.create("first", &format!("[ $CNI_COMMAND != ADD ] || echo '{result}'"));
+        node.plugins.create("second", &format!("[ $CNI_COMMAND != ADD ] || echo '{result}'"));
+        let (_, success) = node.runtime.add(&list(version, ""), &attachment()).unwrap();
+        assert_eq!(success, Success::default());
+        node.runtime.del(&list(version, ""), &attachment()).unwrap();
+    }
+}
+
+#[test]
+fn a_deadline_may_be_as_long_as_there_is() {
+    let node = Node::new();
+    let runtime = node.runtime.clone().with_deadline(Duration::MAX);
+    runtime.add(&list("1.0.0", ""), &attachment()).unwrap();
+}

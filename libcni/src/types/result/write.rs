@@ -35,6 +35,25 @@ impl Success {
         Ok(value)
     }
 
+    /// The same of a result that was read in the version `read`. One of 0.1.0 or 0.2.0 may lack an address: whoever
+    /// passes it on need not know better than the plugin that made it.
+    ///
+    /// # Errors
+    /// As [`Success::to_value`].
+    pub fn to_value_from(&self, read: Version, version: Version) -> Result<Value, Error> {
+        let old = |version| Shape::of(version) == Shape::PerFamily;
+        match self.to_value(version) {
+            Err(_) if old(read) && old(version) => {
+                let mut object = Object::new();
+                object.insert("cniVersion".into(), version.as_str().into());
+                object.insert("dns".into(), self.dns.write());
+                write_extra(&mut object, &self.extra);
+                Ok(Value::Object(object))
+            }
+            written => written,
+        }
+    }
+
     /// The JSON a plugin prints: indented by four spaces, keys in the reference's order, no newline at the end.
     ///
     /// # Errors
