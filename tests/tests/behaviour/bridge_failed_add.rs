@@ -51,7 +51,7 @@ fn the_lease_is_released_when_nobody_answers_for_it_any_more() {
     let log = directory.path().join("log");
     let lease = r#"[ $CNI_COMMAND = DEL ] || echo '{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24"}]}'"#;
     let look = format!("nsenter --net=$CNI_NETNS ip -o link show eth0 >> {} 2>&1", log.display());
-    write_script(directory.path(), "fake", &format!("[ $CNI_COMMAND = ADD ] || {look}\n{lease}"));
+    write_script(&directory.path().join("fake"), &format!("[ $CNI_COMMAND = ADD ] || {look}\n{lease}"));
     let conf = with(&dual(), json!({"ipam": {"type": "fake", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}));
     let error = host.plugin("bridge").env("CNI_PATH", directory.path().display()).add(&conf, &pod, "eth0").failure();
     assert!(error["msg"].as_str().unwrap().contains("already has an IP address"), "{error}");
