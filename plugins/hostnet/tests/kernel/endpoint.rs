@@ -110,6 +110,14 @@ fn only_addresses_of_this_interface() {
     });
 }
 
+#[test]
+fn an_interface_that_is_not_there_is_named() {
+    with_pod(|_, pod| {
+        let error = endpoint::configure(pod, "net7", 0, &[], &[], FAST).unwrap_err();
+        assert!(error.is_not_found() && error.to_string().contains("net7"), "{error}");
+    });
+}
+
 /// Trap 8: the default route of `isDefaultGateway` and that of IPAM.
 #[test]
 fn the_default_route_twice() {
