@@ -191,6 +191,9 @@ fn check_of_routes_that_were_moved() {
         run(pod, "ip route replace default via 10.1.2.7");
         endpoint::check(pod, "eth0", &ips, &routes).unwrap();
         run(pod, "ip route del default");
+        run(pod, "ip route add default via 10.1.2.1 dev eth0 table 100"); // as sbr does it
+        endpoint::check(pod, "eth0", &ips, &routes).unwrap();
+        run(pod, "ip route del default table 100");
         assert!(endpoint::check(pod, "eth0", &ips, &routes).unwrap_err().to_string().contains("{default via 10.1.2.1"));
     });
 }
