@@ -110,7 +110,8 @@ pub fn prepare_addresses(pod: &mut Netlink, req: &Request<Conf>) {
     let _ = sysctl::set(pod, &format!("net/ipv4/conf/{ifname}/arp_notify"), "1");
 }
 
-/// Waits until the bridge forwards for the port.
+/// Waits until the port has a carrier and counts as up. On a bridge with STP, which listens for half a minute, that is
+/// before it forwards.
 pub fn wait_up(host: &mut Netlink, port: &Link) -> Result<(), Error> {
     link::wait_up(host, port.index, UP_WITHIN).map(drop)
 }

@@ -128,7 +128,7 @@ pub fn check(pod: &mut Netlink, ifname: &str, ips: &[IpConfig], routes: &[Result
     for wanted in routes {
         let expected = programmed(wanted, &gateways, link.index);
         let found = if expected.dst.is_default() {
-            let table = Some(expected.table());
+            let table = wanted.table.map(|_| expected.table());
             !route::list(pod, &Filter { table, oif: None, dst: Some(expected.dst) })?.is_empty()
         } else {
             on_link.iter().any(|present| stands_for(present, &expected, wanted.table.is_none()))

@@ -108,7 +108,10 @@ pub fn remove_over(nft: &mut Nft, owner: &Owner) -> Result<(), Error> {
     let names = Names::of(owner);
     let removed = nft.settle(|nft| {
         let mut batch = Batch::default();
-        remove_jumps(nft, &names, &mut batch)?;
+        // Without the chain there is no jump to it, and other pods' rules need not be read.
+        if nft.has_chain(names.iface())? {
+            remove_jumps(nft, &names, &mut batch)?;
+        }
         // In this order: a chain can go when nothing jumps to it any more.
         for chain in [names.iface(), names.mac()] {
             if nft.has_chain(chain)? {

@@ -211,6 +211,18 @@ fn del_of_a_pod_that_is_gone_leaves_nothing_of_either_backend() {
     }
 }
 
+/// A pod must be removable whatever the runtime passes by then. The reference refuses a key that it does not know on DEL too.
+#[test]
+fn del_does_not_judge_cni_args() {
+    for args in ["FOO=1", "no pair", "MAC=nonsense"] {
+        let host = Host::new();
+        let pod = host.pod();
+        add(&host, &dual(), &pod);
+        host.plugin("bridge").env("CNI_ARGS", args).del(dual(), &pod, "eth0").success();
+        assert!(pod.link("eth0").is_none() && leases(&host).is_empty(), "{args}");
+    }
+}
+
 /// The path of a namespace can go before the namespace does: a process of the pod holds it. Its address is free after
 /// DEL, so it must not answer for it any more.
 #[test]

@@ -110,6 +110,14 @@ fn only_addresses_of_this_interface() {
     });
 }
 
+#[test]
+fn an_interface_that_is_not_there_is_named() {
+    with_pod(|_, pod| {
+        let error = endpoint::configure(pod, "net7", 0, &[], &[], FAST).unwrap_err();
+        assert!(error.is_not_found() && error.to_string().contains("net7"), "{error}");
+    });
+}
+
 /// Trap 8: the default route of `isDefaultGateway` and that of IPAM.
 #[test]
 fn the_default_route_twice() {
@@ -183,6 +191,9 @@ fn check_of_routes_that_were_moved() {
         run(pod, "ip route replace default via 10.1.2.7");
         endpoint::check(pod, "eth0", &ips, &routes).unwrap();
         run(pod, "ip route del default");
+        run(pod, "ip route add default via 10.1.2.1 dev eth0 table 100"); // as sbr does it
+        endpoint::check(pod, "eth0", &ips, &routes).unwrap();
+        run(pod, "ip route del default table 100");
         assert!(endpoint::check(pod, "eth0", &ips, &routes).unwrap_err().to_string().contains("{default via 10.1.2.1"));
     });
 }

@@ -90,3 +90,14 @@ fn sysctls_of_the_right_namespace() {
         assert!(error.to_string().contains("net/ipv4/ip_forward") && error.errno() == Some(libc::EINVAL), "{error}");
     });
 }
+
+/// A value that is there is not written again: a write of `ip_forward` alone flushes routes, and the file may be read-only.
+#[test]
+fn a_sysctl_that_is_so_already_is_not_written() {
+    with_pod(|_, pod| {
+        let read_only = "net/ipv4/tcp_available_congestion_control";
+        let present = run(pod, &format!("cat /proc/sys/{read_only}"));
+        sysctl::set(pod, read_only, present.trim_end()).unwrap();
+        assert!(sysctl::set(pod, read_only, "other").is_err());
+    });
+}
