@@ -117,6 +117,9 @@ impl Runtime {
             } else {
                 match self.del_plugins(list, attachment, last.as_ref(), true) {
                     Ok(()) => return error,
+                    Err(del) if del.to_string().replace("failed (delete)", "failed (add)") == error.to_string() => {
+                        "DEL after the failed ADD failed with the same error".to_owned()
+                    }
                     Err(del) => format!("DEL after the failed ADD failed too: {del}"),
                 }
             };

@@ -69,6 +69,14 @@ fn a_failed_add_is_undone() {
     assert!(error.details().contains(r#"DEL after the failed ADD failed too: plugin type="second""#), "{error}");
     assert_eq!(node.plugins.calls(), ["first ADD", "second ADD", "second DEL", "first DEL"]);
 
+    // But nothing is told twice.
+    node.plugins.create("second", "echo '{\"code\":7,\"msg\":\"bad mtu\"}'; exit 1");
+    let error = node.runtime.add(&list("1.0.0", ""), &attachment()).unwrap_err();
+    let expected =
+        r#"plugin type="second" name="two" failed (add): bad mtu; DEL after the failed ADD failed with the same error"#;
+    assert_eq!(error.to_string(), expected);
+    node.plugins.calls();
+
     // What is no result is a failure too; an unpublished version is one.
     for result in ["", "[]", r#"{"cniVersion":"0.4567.0"}"#] {
         node.plugins.create("second", &format!("[ $CNI_COMMAND != ADD ] || echo '{result}'"));
