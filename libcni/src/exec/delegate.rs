@@ -10,8 +10,9 @@ use super::{Invocation, also_says, decode_result, find};
 use crate::plugin::{Command, Network};
 use crate::types::{Error, Success, Version};
 
-/// The longest a DEL after a failed ADD may take: whoever waits for the ADD has waited already.
-const ROLLBACK_DEADLINE: Duration = Duration::from_secs(30);
+/// The longest a DEL after a failed ADD may take: whoever waits for the ADD has waited already, and a runtime of ours
+/// waits 20 s longer than for the ADD alone.
+const ROLLBACK_DEADLINE: Duration = Duration::from_secs(15);
 
 /// ADD; the result in whichever version the delegate printed it. If the delegate fails its DEL is called
 /// before the error is returned, as the specification asks and the reference does not.
