@@ -123,10 +123,7 @@ impl Error {
             msg: Option<String>,
             details: Option<String>,
         }
-        let value: Value = serde_json::from_slice(text).ok()?;
-        if !value.is_object() {
-            return None;
-        }
+        let value = json::parse(text).ok().filter(Value::is_object)?;
         let raw: Raw = json::from_value(&value).ok()?;
         Some(Self {
             code: Code(raw.code.unwrap_or_default()),

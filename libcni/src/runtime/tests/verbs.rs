@@ -318,7 +318,13 @@ fn every_verb_has_a_deadline() {
 #[test]
 fn an_empty_result_of_the_first_versions() {
     let node = Node::new();
-    for (version, result) in [("", "{}"), ("0.1.0", "null"), ("0.2.0", r#"{"cniVersion":"0.2.0","dns":{}}"#)] {
+    for (version, result) in [
+        ("", "{}"),
+        ("0.1.0", "null"),
+        ("0.2.0", r#"{"cniVersion":"0.2.0","dns":{}}"#),
+        // Of a plugin that answers in its own version, whatever it is asked in.
+        ("", r#"{"cniVersion":"0.4.0","dns":{}}"#),
+    ] {
         node.plugins.create("first", &format!("[ $CNI_COMMAND != ADD ] || echo '{result}'"));
         node.plugins.create("second", &format!("[ $CNI_COMMAND != ADD ] || echo '{result}'"));
         let (_, success) = node.runtime.add(&list(version, ""), &attachment()).unwrap();
