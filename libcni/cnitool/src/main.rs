@@ -25,7 +25,10 @@ const CONF_DIR: &str = "/etc/cni/net.d";
 const PLUGIN_DIR: &str = "/opt/cni/bin";
 
 fn main() -> ExitCode {
-    let outcome = arguments::parse(std::env::args_os().skip(1)).and_then(run);
+    let outcome = libcni::exec::ensure_waitable()
+        .map_err(|error| Error::new(Code::IO_FAILURE, format!("cannot handle SIGCHLD: {error}")))
+        .and_then(|()| arguments::parse(std::env::args_os().skip(1)))
+        .and_then(run);
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -28,10 +28,9 @@ pub fn run(call: &Call) -> Result<Vec<u8>, Error> {
         runtime = runtime.with_cache_dir(dir.clone());
     }
     let done = match call.verb {
-        Verb::Add => runtime
-            .add(&list, &attachment)
-            .and_then(|(version, success)| success.to_value_from(version, version))
-            .map(|result| json::pretty(&result)),
+        Verb::Add => {
+            runtime.add(&list, &attachment).map(|(version, success)| json::pretty(&success.to_value_as_read(version)))
+        }
         Verb::Check => runtime.check(&list, &attachment).map(|()| Vec::new()),
         Verb::Del => runtime.del(&list, &attachment).map(|()| Vec::new()),
         Verb::Gc => runtime.gc(&list, None).map(|()| Vec::new()),

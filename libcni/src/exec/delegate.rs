@@ -10,8 +10,9 @@ use super::{Invocation, also_says, decode_result, find};
 use crate::plugin::{Command, Network};
 use crate::types::{Error, Success, Version};
 
-/// The longest a DEL after a failed ADD may take: whoever waits for the ADD has waited already.
-const ROLLBACK_DEADLINE: Duration = Duration::from_secs(30);
+/// The longest a DEL after a failed ADD may take: whoever waits for the ADD has waited already, and a runtime of ours
+/// waits 20 s longer than for the ADD alone.
+const ROLLBACK_DEADLINE: Duration = Duration::from_secs(15);
 
 /// ADD; the result in whichever version the delegate printed it. If the delegate fails its DEL is called
 /// before the error is returned, as the specification asks and the reference does not.
@@ -28,6 +29,14 @@ pub fn add<C>(network: &Network<C>, plugin_type: &str) -> Result<Success, Error>
 /// The delegate is not in `CNI_PATH`, or fails.
 pub fn del<C>(network: &Network<C>, plugin_type: &str) -> Result<(), Error> {
     Delegate::new(network, plugin_type).call(Command::Del)
+}
+
+/// DEL in an ADD that has failed, which its runtime has waited for already: it gets 15 s.
+///
+/// # Errors
+/// As [`del`].
+pub fn undo_add<C>(network: &Network<C>, plugin_type: &str) -> Result<(), Error> {
+    Delegate::new(network, plugin_type).undo_add()
 }
 
 /// CHECK.
@@ -82,12 +91,14 @@ impl<'a> Delegate<'a> {
             decode_result(&stdout, self.version).map_err(named)
         };
         let added = self.run(Command::Add, self.deadline).and_then(decode);
-        added.map(|(_, success)| success).map_err(|error| {
-            match self.run(Command::Del, self.deadline.min(ROLLBACK_DEADLINE)) {
-                Ok(_) => error,
-                Err(del) => also_says(error, &format!("DEL after the failed ADD failed too: {del}")),
-            }
+        added.map(|(_, success)| success).map_err(|error| match self.undo_add() {
+            Ok(()) => error,
+            Err(del) => also_says(error, &format!("DEL after the failed ADD failed too: {del}")),
         })
+    }
+
+    fn undo_add(&self) -> Result<(), Error> {
+        self.run(Command::Del, self.deadline.min(ROLLBACK_DEADLINE)).map(drop)
     }
 
     pub(super) fn call(&self, verb: Command) -> Result<(), Error> {

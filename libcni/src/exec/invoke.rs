@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{self, Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use super::pipes::{End, Running, STDOUT_MAX};
+use super::pipes::{End, Running, STDOUT_MAX, is_lost};
 use crate::plugin::Command;
 use crate::types::{Error, json};
 
@@ -79,6 +79,10 @@ impl Invocation<'_> {
             Ok(End::TooMuchOutput) => {
                 let reason = format!("killed: it printed more than {} MiB", STDOUT_MAX >> 20);
                 Err(fail(diagnose(b"", err, &reason), err, None))
+            }
+            Err(error) if is_lost(&error) => {
+                let reason = "its exit status is lost: SIGCHLD is ignored, or somebody else waits for our children";
+                Err(fail(diagnose(b"", err, reason), err, None))
             }
             Err(error) => Err(fail(diagnose(b"", err, &format!("killed: its pipes failed: {error}")), err, None)),
         }

@@ -4,6 +4,7 @@
 //! those of a network ([`crate::runtime`]), and a plugin those it delegates to ([`delegate`]). What both need
 //! is here: [`find()`] looks in `CNI_PATH`, [`Invocation`] runs the program with a deadline and bounded output.
 
+mod children;
 pub mod delegate;
 mod find;
 mod invoke;
@@ -15,6 +16,7 @@ pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 
+pub use children::ensure_waitable;
 pub use find::find;
 pub use invoke::{Failure, Invocation};
 pub use version::versions;

@@ -62,7 +62,9 @@ impl<'a> Running<'a> {
     /// Serves the pipes until the plugin has exited or has to be killed.
     pub(super) fn end(&mut self, until: Instant) -> io::Result<End> {
         let ended = self.serve_until(until);
-        if !matches!(ended, Ok(End::Exited(_))) {
+        // A child that is gone has given its pid away.
+        let gone = matches!(&ended, Err(error) if is_lost(error));
+        if !gone && !matches!(ended, Ok(End::Exited(_))) {
             self.kill();
             // What it said before it was killed is the best hint at what it was doing.
             let _ = self.read();
@@ -187,6 +189,11 @@ impl<'a> Running<'a> {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// Whether somebody else has reaped the child, or the kernel because SIGCHLD is ignored.
+pub(super) fn is_lost(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ECHILD as i32)
 }
 
 /// Stops a process, then its children and so on, and collects them. The child of a stopped process stays at

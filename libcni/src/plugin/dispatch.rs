@@ -20,6 +20,8 @@ use crate::types::{Code, Error, NetworkName, json};
 /// plugin is and exits with 0.
 pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     report_panics();
+    // If it fails only a plugin that starts others is worse off, and it says so then.
+    let _ = crate::exec::ensure_waitable();
     let mut stdout = Vec::new();
     let status = dispatch(plugin, &|name| std::env::var_os(name), &mut std::io::stdin(), &mut stdout);
     match print(&stdout) {

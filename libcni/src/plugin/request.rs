@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::env::Environment;
+use super::env::{Command, Environment};
 use super::{Conf, Plugin};
-use crate::types::json::{self, Object};
+use crate::types::json;
 use crate::types::{Code, ContainerId, Dns, Error, IfName, NetworkName, Success, Version};
 
 /// A pair that GC is told to keep (specification, "GC").
@@ -47,40 +47,57 @@ pub struct Network<C> {
 #[derive(Deserialize)]
 struct Shared {
     ipam: Option<Ipam>,
-    dns: Option<Object>,
+    dns: Option<Value>,
     #[serde(rename = "prevResult")]
     prev_result: Option<Value>,
+}
+
+/// What GC reads beside them.
+#[derive(Default, Deserialize)]
+struct Valid {
     #[serde(rename = "cni.dev/valid-attachments")]
     valid_attachments: Option<Vec<Attachment>>,
     #[serde(rename = "cni.dev/attachments")]
     attachments: Option<Vec<Attachment>>,
 }
 
+impl Valid {
+    /// The specification's key wins; the older one is what some runtimes send. Their presence with `null` means what
+    /// an empty list means: nothing is valid (libcni writes an empty list so).
+    fn list(self, value: &Value) -> Option<Vec<Attachment>> {
+        self.valid_attachments.or(self.attachments).or_else(|| {
+            let present = value.as_object()?.keys().any(|key| {
+                ["cni.dev/valid-attachments", "cni.dev/attachments"].iter().any(|known| known.eq_ignore_ascii_case(key))
+            });
+            present.then(Vec::new)
+        })
+    }
+}
+
 #[derive(Deserialize)]
 struct Ipam {
     r#type: Option<String>,
     #[serde(rename = "timeoutSeconds")]
-    timeout_seconds: Option<u64>,
+    timeout_seconds: Option<Value>,
 }
 
 impl Ipam {
     fn deadline(&self) -> Result<Duration, Error> {
-        match self.timeout_seconds {
-            None => Ok(DELEGATE_DEADLINE),
-            Some(seconds) if DELEGATE_SECONDS.contains(&seconds) => Ok(Duration::from_secs(seconds)),
-            Some(seconds) => {
-                Err(Error::new(Code::INVALID_CONFIG, format!("invalid \"ipam.timeoutSeconds\": {seconds}"))
-                    .with_details("expected 1 to 3600"))
-            }
-        }
+        let Some(written) = &self.timeout_seconds else { return Ok(DELEGATE_DEADLINE) };
+        let seconds = written.as_u64().filter(|seconds| DELEGATE_SECONDS.contains(seconds)).ok_or_else(|| {
+            Error::new(Code::INVALID_CONFIG, format!("invalid \"ipam.timeoutSeconds\": {written}"))
+                .with_details("expected a number, 1 to 3600")
+        })?;
+        Ok(Duration::from_secs(seconds))
     }
 }
 
-/// Whether a `dns` object is more than `{}`.
-fn says_something(dns: &Object) -> bool {
-    let list = |key| json::get(dns, key).is_some();
-    let domain = json::get(dns, "domain").is_some_and(|domain| domain != "");
-    domain || list("nameservers") || list("search") || list("options")
+/// `dns`, if it is more than `{}`.
+fn read_dns(value: &Value) -> Result<Option<Dns>, json::Error> {
+    let dns: Dns = json::from_value(value).map_err(|error| error.at("dns".to_owned()))?;
+    let says = |key| value.as_object().is_some_and(|dns| json::get(dns, key).is_some());
+    let list = says("nameservers") || says("search") || says("options");
+    Ok(Some(dns).filter(|dns| list || !dns.domain.is_empty()))
 }
 
 impl<C: Conf> Network<C> {
@@ -96,24 +113,21 @@ impl<C: Conf> Network<C> {
             |error: json::Error| Error::new(Code::DECODING_FAILURE, format!("failed to load netconf: {error}"));
         let shared: Shared = json::from_value(value).map_err(undecodable)?;
         let raw: C::Raw = json::from_value(value).map_err(undecodable)?;
-        // The specification's key wins; the older one is what some runtimes send. Their presence with
-        // `null` means what an empty list means: nothing is valid (libcni writes an empty list so).
-        let valid_attachments = shared.valid_attachments.or(shared.attachments).or_else(|| {
-            let object = value.as_object()?;
-            let present = object.keys().any(|key| {
-                ["cni.dev/valid-attachments", "cni.dev/attachments"].iter().any(|known| known.eq_ignore_ascii_case(key))
-            });
-            present.then(Vec::new)
-        });
-        let dns = shared.dns.filter(says_something).map(|dns| json::from_value(&Value::Object(dns)));
+        let valid: Valid =
+            if env.is(Command::Gc) { json::from_value(value).map_err(undecodable)? } else { Valid::default() };
+        // A network that was broken after the ADD must still be left: DEL needs neither of these two to be right.
+        let lenient = env.is(Command::Del);
+        let dns = shared.dns.as_ref().map_or(Ok(None), read_dns).map_err(undecodable);
+        let delegate_deadline = shared.ipam.as_ref().map_or(Ok(DELEGATE_DEADLINE), Ipam::deadline);
         Ok(Self {
             name,
             version,
             conf: C::from_raw(raw, env)?,
-            delegate_deadline: shared.ipam.as_ref().map_or(Ok(DELEGATE_DEADLINE), Ipam::deadline)?,
+            delegate_deadline: delegate_deadline
+                .or_else(|error| if lenient { Ok(DELEGATE_DEADLINE) } else { Err(error) })?,
             ipam: shared.ipam.and_then(|ipam| ipam.r#type).filter(|name| !name.is_empty()),
-            dns: dns.transpose().map_err(undecodable)?,
-            valid_attachments,
+            dns: dns.or_else(|error| if lenient { Ok(None) } else { Err(error) })?,
+            valid_attachments: if env.is(Command::Gc) { valid.list(value) } else { None },
             prev_result: shared.prev_result,
             stdin,
             path: env.path.clone(),

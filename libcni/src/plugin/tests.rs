@@ -238,6 +238,25 @@ fn gc_tells_absent_from_empty() {
     }
 }
 
+/// The reference refuses, and what the ADD made stays.
+#[test]
+fn del_does_not_need_what_it_does_not_use() {
+    for keys in [
+        r#""dns":{"nameservers":"x"}"#,
+        r#""dns":7"#,
+        r#""ipam":{"type":"x","timeoutSeconds":0}"#,
+        r#""ipam":{"type":"x","timeoutSeconds":"5 s"}"#,
+        r#""cni.dev/attachments":7"#,
+        r#""prevResult":7"#,
+    ] {
+        let conf = format!(r#"{{"cniVersion":"1.1.0","name":"net",{keys}}}"#);
+        assert_eq!(run(&[("CNI_COMMAND", "DEL")], &conf).2, ["DEL"], "{keys}");
+    }
+    let (code, msg) = refusal(&[], r#"{"cniVersion":"1.1.0","name":"net","dns":{"nameservers":"x"}}"#);
+    assert!(code == 6 && msg.contains("dns: nameservers: "), "{msg}");
+    assert_eq!(refusal(&[("CNI_COMMAND", "GC")], &CONF.replace('}', r#","cni.dev/attachments":7}"#)).0, 6);
+}
+
 #[test]
 fn the_time_a_delegate_has() {
     for (seconds, status) in [("1", 0), ("3600", 0), ("null", 0), ("0", 1), ("3601", 1), ("-1", 1), ("\"5\"", 1)] {

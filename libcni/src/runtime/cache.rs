@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -128,10 +129,11 @@ impl Cache {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(self.results())?;
         // Not among the results: whoever lists those would take it for one.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.dir.join(format!(".result-{}-{count}", std::process::id()));
+        // Process ids repeat: after a reboot, and in containers that share the directory, where each begins with 1.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let temporary = self.dir.join(format!(".result-{}-{count}-{now}", std::process::id()));
         let written = (|| {
-            let mut file =
-                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
             file.write_all(text)?;
             file.sync_all()?;
             fs::rename(&temporary, path)

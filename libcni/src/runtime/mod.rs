@@ -19,6 +19,8 @@
 //! # Ok::<(), libcni::Error>(())
 //! ```
 //!
+//! A program whose parent may ignore SIGCHLD calls [`exec::ensure_waitable`](crate::exec::ensure_waitable) first.
+//!
 //! It does not lock: the specification asks a runtime to call no two verbs for one container at a time, and nothing
 //! beside GC. There is no single-plugin variant of the verbs; [`ConfList::from_single`] makes a list of one.
 
@@ -117,6 +119,9 @@ impl Runtime {
             } else {
                 match self.del_plugins(list, attachment, last.as_ref(), true) {
                     Ok(()) => return error,
+                    Err(del) if del.to_string().replace("failed (delete)", "failed (add)") == error.to_string() => {
+                        "DEL after the failed ADD failed with the same error".to_owned()
+                    }
                     Err(del) => format!("DEL after the failed ADD failed too: {del}"),
                 }
             };
@@ -139,11 +144,11 @@ impl Runtime {
             result = added
                 .and_then(|stdout| decode_result(&stdout, version))
                 .map_err(|error| wrapped(plugin, "add", error))?;
-            // Another version than the configuration's may be answered, but a plugin need not understand it.
-            let passed_on = result.1.to_value_from(result.0, version);
-            *last = Some(passed_on.map_err(|error| wrapped(plugin, "add", error))?);
+            // Another version than the configuration's may be answered, but a plugin need not understand it. Where the
+            // configuration's cannot say it, it stays as it is, as in the reference.
+            *last = Some(result.1.to_value(version).unwrap_or_else(|_| result.1.to_value_as_read(result.0)));
         }
-        self.cache.put(list, attachment, result.1.to_value_from(result.0, result.0)?)?;
+        self.cache.put(list, attachment, result.1.to_value_as_read(result.0))?;
         Ok(result)
     }
 

@@ -96,7 +96,7 @@ impl Error {
         &self.details
     }
 
-    /// Several failures as one: the first one's code, all messages. `Ok` if there is none.
+    /// Several failures as one: the first one's code, and all messages, each with its own details. `Ok` if there is none.
     ///
     /// # Errors
     /// The joined error.
@@ -104,7 +104,7 @@ impl Error {
         let mut errors = errors.into_iter();
         let Some(mut first) = errors.next() else { return Ok(()) };
         for other in errors {
-            first.msg = format!("{}; {other}", first.msg);
+            first = Self::new(first.code, format!("{first}; {other}"));
         }
         Err(first)
     }
@@ -123,10 +123,7 @@ impl Error {
             msg: Option<String>,
             details: Option<String>,
         }
-        let value: Value = serde_json::from_slice(text).ok()?;
-        if !value.is_object() {
-            return None;
-        }
+        let value = json::parse(text).ok().filter(Value::is_object)?;
         let raw: Raw = json::from_value(&value).ok()?;
         Some(Self {
             code: Code(raw.code.unwrap_or_default()),
@@ -178,6 +175,15 @@ mod tests {
             "{\n    \"cniVersion\": \"1.0.0\",\n    \"code\": 7,\n    \"msg\": \"bad <name>\",\n    \"details\": \"x\"\n}"
         );
         assert_eq!(error.to_string(), "bad <name>; x");
+    }
+
+    #[test]
+    fn joined_errors_keep_their_own_details() {
+        let error = |msg: &str| Error::internal(msg).with_details(format!("of {msg}"));
+        assert_eq!(Error::join(vec![]), Ok(()));
+        assert_eq!(Error::join(vec![error("a")]).unwrap_err(), error("a"));
+        let joined = Error::join(vec![Error { code: Code(7), ..error("a") }, error("b"), error("c")]).unwrap_err();
+        assert_eq!((joined.code(), joined.to_string().as_str()), (Code(7), "a; of a; b; of b; c; of c"));
     }
 
     #[test]

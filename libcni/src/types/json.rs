@@ -54,7 +54,7 @@ impl Error {
         self.syntax
     }
 
-    pub(super) fn at(mut self, step: String) -> Self {
+    pub(crate) fn at(mut self, step: String) -> Self {
         self.path.push(step);
         self
     }

@@ -5,7 +5,8 @@
 //! shared lock and taking away an exclusive one. The lock is flock(2) on the network namespace itself: it is
 //! per namespace, as bridge names are, and leaves no file behind.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::time::{Duration, Instant};
 
 use hostnet::bridge::BridgeConf;
 use hostnet::link::{self, Link};
@@ -13,6 +14,10 @@ use hostnet::{Error, Netlink, Undo, bridge};
 use libcni::types::Code;
 
 use crate::conf::Conf;
+
+/// How long the lock is waited for, and the pause between two attempts.
+const LOCK_WITHIN: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// The bridge, up and of the kind the configuration asks for.
 pub fn ensure(host: &mut Netlink, conf: &Conf, undo: &mut Undo<'_>) -> Result<Link, Error> {
@@ -46,12 +51,12 @@ pub fn status(conf: &Conf) -> Result<(), libcni::Error> {
 
 /// While this is held, nobody takes a bridge without ports away, nor the gateway's interface of a VLAN without pods.
 pub fn joining() -> Result<File, Error> {
-    lock(File::lock_shared)
+    lock(File::try_lock_shared)
 }
 
 /// While this is held, nobody joins.
 pub fn alone() -> Result<File, Error> {
-    lock(File::lock)
+    lock(File::try_lock)
 }
 
 fn remove_if_empty(name: &str) -> Result<(), Error> {
@@ -65,10 +70,20 @@ fn remove_if_empty(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn lock(how: impl FnOnce(&File) -> std::io::Result<()>) -> Result<File, Error> {
+/// Others hold it for less than a millisecond. One that is stopped must not stop everybody.
+fn lock(attempt: impl Fn(&File) -> Result<(), TryLockError>) -> Result<File, Error> {
     const NETNS: &str = "/proc/thread-self/ns/net";
-    let failed = |error| Error::io("lock the network namespace", &error);
-    let netns = File::open(NETNS).map_err(failed)?;
-    how(&netns).map_err(failed)?;
-    Ok(netns)
+    let doing = "lock the network namespace";
+    let netns = File::open(NETNS).map_err(|error| Error::io(doing, &error))?;
+    let until = Instant::now() + LOCK_WITHIN;
+    loop {
+        match attempt(&netns) {
+            Ok(()) => return Ok(netns),
+            Err(TryLockError::Error(error)) => return Err(Error::io(doing, &error)),
+            Err(TryLockError::WouldBlock) if Instant::now() >= until => {
+                return Err(Error::other(doing, format!("held by another process for {LOCK_WITHIN:?}")));
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+        }
+    }
 }

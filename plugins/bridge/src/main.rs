@@ -72,7 +72,8 @@ impl Plugin for Bridge {
         let mut nft = Nft::default();
         let masquerade = egress::remove(&mut nft, pod.as_mut(), &owner).map_err(Error::from);
         let link = port::remove(pod.as_mut(), &owner).map_err(Error::from);
-        let lease = req.ipam().map_or(Ok(()), |ipam| ipam::del(req, ipam));
+        // An address that the pod still answers for must not be given to another.
+        let lease = req.ipam().filter(|_| link.is_ok()).map_or(Ok(()), |ipam| ipam::del(req, ipam));
         let spoof_check = spoof_check::remove_over(&mut nft, &owner).map_err(Error::from);
         Error::join([masquerade, link, lease, spoof_check].into_iter().filter_map(Result::err).collect())
     }

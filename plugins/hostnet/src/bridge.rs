@@ -75,9 +75,18 @@ pub fn ensure(nl: &mut Netlink, conf: &BridgeConf<'_>) -> Result<(Link, bool)> {
     if !bridge.is_kind("bridge") {
         return Err(Error::other(doing(), format!("{:?} already exists but is not a bridge", conf.name)));
     }
+    let ready = make_ready(nl, conf, &bridge, created);
+    if ready.is_err() && created {
+        link::remove_by_index(nl, bridge.index)?;
+    }
+    Ok((ready?, created))
+}
+
+/// What a bridge needs, whoever made it: the filter, an address, no ear for router advertisements, to be up.
+fn make_ready(nl: &mut Netlink, conf: &BridgeConf<'_>, bridge: &Link, created: bool) -> Result<Link> {
+    let doing = || format!("create bridge {:?}", conf.name);
     if conf.vlan_filtering && bridge.vlan_filtering != Some(true) {
         if created {
-            link::remove_by_index(nl, bridge.index)?;
             return Err(no_filtering(conf));
         }
         return Err(Error::other(doing(), format!("{:?} already exists and does not filter by VLAN", conf.name)));
@@ -90,8 +99,7 @@ pub fn ensure(nl: &mut Netlink, conf: &BridgeConf<'_>) -> Result<(Link, bool)> {
     if !bridge.up {
         link::set_up(nl, bridge.index)?;
     }
-    let bridge = link::get_by_index(nl, bridge.index)?.ok_or_else(|| Error::os(doing(), libc::ENODEV))?;
-    Ok((bridge, created))
+    link::get_by_index(nl, bridge.index)?.ok_or_else(|| Error::os(doing(), libc::ENODEV))
 }
 
 /// Whether the bridge was created; not where another ADD was faster.

@@ -16,7 +16,7 @@ use crate::undo::Undo;
 /// What the IPAM plugin says; or it gave no address, or one that is in none of the subnets it was told to use.
 pub fn add<'a, C>(req: &'a Request<C>, plugin: &'a str, undo: &mut Undo<'a>) -> Result<Success, Error> {
     let lease = delegate::add(req, plugin)?;
-    undo.push("release the lease", || delegate::del(req, plugin));
+    undo.push("release the lease", || delegate::undo_add(req, plugin));
     if lease.ips.is_empty() {
         return Err(Error::internal("IPAM plugin returned missing IP config").with_details(format!("type {plugin:?}")));
     }

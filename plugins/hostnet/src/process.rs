@@ -92,7 +92,11 @@ fn talk(child: &mut Child, mut input: &[u8], deadline: Instant) -> io::Result<(V
         if write_in && let Some(pipe) = &mut stdin {
             // A pipe that is ready takes a page without blocking; a reader that went away says why on stderr.
             let piece = input.get(..4096).unwrap_or(input);
-            input = pipe.write(piece).map_or(&[], |written| input.get(written..).unwrap_or_default());
+            match pipe.write(piece) {
+                Ok(written) => input = input.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => input = &[],
+            }
         }
         if read_out {
             drain(&mut stdout, &mut out)?;

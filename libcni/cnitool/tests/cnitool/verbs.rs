@@ -79,6 +79,20 @@ fn a_result_without_an_address_of_the_first_versions() {
     assert_eq!((text(&output.stdout).as_str(), text(&output.stderr).as_str()), (printed, ""));
 }
 
+/// Go's runtime does not inherit this, ours does: every exit status was lost.
+#[test]
+fn whoever_starts_us_may_ignore_sigchld() {
+    let node = node();
+    let status = std::process::Command::new("env")
+        .args(["--ignore-signal=CHLD", env!("CARGO_BIN_EXE_cnitool"), "add", "net", "/x", "--cache-dir"])
+        .arg(node.path("cache"))
+        .envs([("NETCONFPATH", node.path("conf")), ("CNI_PATH", node.path("bin"))])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status();
+    assert!(status.unwrap().success());
+}
+
 #[test]
 fn refusals_are_one_line() {
     let node = node();

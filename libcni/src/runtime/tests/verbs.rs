@@ -69,6 +69,14 @@ fn a_failed_add_is_undone() {
     assert!(error.details().contains(r#"DEL after the failed ADD failed too: plugin type="second""#), "{error}");
     assert_eq!(node.plugins.calls(), ["first ADD", "second ADD", "second DEL", "first DEL"]);
 
+    // But nothing is told twice.
+    node.plugins.create("second", "echo '{\"code\":7,\"msg\":\"bad mtu\"}'; exit 1");
+    let error = node.runtime.add(&list("1.0.0", ""), &attachment()).unwrap_err();
+    let expected =
+        r#"plugin type="second" name="two" failed (add): bad mtu; DEL after the failed ADD failed with the same error"#;
+    assert_eq!(error.to_string(), expected);
+    node.plugins.calls();
+
     // What is no result is a failure too; an unpublished version is one.
     for result in ["", "[]", r#"{"cniVersion":"0.4567.0"}"#] {
         node.plugins.create("second", &format!("[ $CNI_COMMAND != ADD ] || echo '{result}'"));
@@ -310,7 +318,13 @@ fn every_verb_has_a_deadline() {
 #[test]
 fn an_empty_result_of_the_first_versions() {
     let node = Node::new();
-    for (version, result) in [("", "{}"), ("0.1.0", "null"), ("0.2.0", r#"{"cniVersion":"0.2.0","dns":{}}"#)] {
+    for (version, result) in [
+        ("", "{}"),
+        ("0.1.0", "null"),
+        ("0.2.0", r#"{"cniVersion":"0.2.0","dns":{}}"#),
+        // Of a plugin that answers in its own version, whatever it is asked in.
+        ("", r#"{"cniVersion":"0.4.0","dns":{}}"#),
+    ] {
         node.plugins.create("first", &format!("[ $CNI_COMMAND != ADD ] || echo '{result}'"));
         node.plugins.create("second", &format!("[ $CNI_COMMAND != ADD ] || echo '{result}'"));
         let (_, success) = node.runtime.add(&list(version, ""), &attachment()).unwrap();

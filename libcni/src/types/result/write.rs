@@ -35,23 +35,16 @@ impl Success {
         Ok(value)
     }
 
-    /// The same of a result that was read in the version `read`. One of 0.1.0 or 0.2.0 may lack an address: whoever
-    /// passes it on need not know better than the plugin that made it.
-    ///
-    /// # Errors
-    /// As [`Success::to_value`].
-    pub fn to_value_from(&self, read: Version, version: Version) -> Result<Value, Error> {
-        let old = |version| Shape::of(version) == Shape::PerFamily;
-        match self.to_value(version) {
-            Err(_) if old(read) && old(version) => {
-                let mut object = Object::new();
-                object.insert("cniVersion".into(), version.as_str().into());
-                object.insert("dns".into(), self.dns.write());
-                write_extra(&mut object, &self.extra);
-                Ok(Value::Object(object))
-            }
-            written => written,
-        }
+    /// [`Success::to_value`] of a result that was read in this version: one of 0.1.0 or 0.2.0 may lack an address,
+    /// because whoever passes it on need not know better than the plugin that made it.
+    pub fn to_value_as_read(&self, version: Version) -> Value {
+        self.to_value(version).unwrap_or_else(|_| {
+            let mut object = Object::new();
+            object.insert("cniVersion".into(), version.as_str().into());
+            object.insert("dns".into(), self.dns.write());
+            write_extra(&mut object, &self.extra);
+            Value::Object(object)
+        })
     }
 
     /// The JSON a plugin prints: indented by four spaces, keys in the reference's order, no newline at the end.

@@ -92,7 +92,10 @@ pub fn check(owner: &Owner, backend: Option<Backend>, addrs: &[Cidr]) -> Result<
     match backend {
         Some(Backend::Iptables) => iptables::check(owner, addrs),
         Some(Backend::Nftables) => nftables::check(owner, addrs),
-        None => nftables::check(owner, addrs).or_else(|_| iptables::check(owner, addrs)),
+        // What is missing is said of the backend that would have made it.
+        None => nftables::check(owner, addrs).or_else(|nft| {
+            iptables::check(owner, addrs).map_err(|iptables| if iptables::is_usable() { iptables } else { nft })
+        }),
     }
 }
 
