@@ -50,8 +50,9 @@ fn report_panics() {
     }));
 }
 
-/// [`run`] with everything outside the process passed in. Returns the exit status.
-pub(super) fn dispatch<P: Plugin>(
+/// [`run`] with everything outside the process passed in, for a plugin's own tests: `var` is the environment, what
+/// would be printed goes to `stdout`. Returns the exit status.
+pub fn dispatch<P: Plugin>(
     plugin: &P,
     var: &dyn Fn(&str) -> Option<std::ffi::OsString>,
     stdin: &mut dyn Read,

@@ -71,7 +71,7 @@ mod tests;
 
 use serde::de::DeserializeOwned;
 
-pub use dispatch::run;
+pub use dispatch::{dispatch, run};
 pub use env::{Command, Environment};
 pub use request::{Attachment, Network, Request};
 
@@ -88,6 +88,12 @@ pub trait Conf: Sized {
     /// # Errors
     /// Code 7 ([`Code::INVALID_CONFIG`](crate::Code::INVALID_CONFIG)) naming the key and its value.
     fn from_raw(raw: Self::Raw, env: &Environment) -> Result<Self, Error>;
+
+    /// What DEL works with where the configuration cannot be read: somebody may have broken it since the ADD,
+    /// and the pod must still go. `None` where DEL cannot do without.
+    fn for_del(_env: &Environment) -> Option<Self> {
+        None
+    }
 }
 
 /// A plugin without keys of its own.

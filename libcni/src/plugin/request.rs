@@ -112,17 +112,17 @@ impl<C: Conf> Network<C> {
         let undecodable =
             |error: json::Error| Error::new(Code::DECODING_FAILURE, format!("failed to load netconf: {error}"));
         let shared: Shared = json::from_value(value).map_err(undecodable)?;
-        let raw: C::Raw = json::from_value(value).map_err(undecodable)?;
         let valid: Valid =
             if env.is(Command::Gc) { json::from_value(value).map_err(undecodable)? } else { Valid::default() };
-        // A network that was broken after the ADD must still be left: DEL needs neither of these two to be right.
+        // A network that was broken after the ADD must still be left: DEL needs none of these three to be right.
         let lenient = env.is(Command::Del);
+        let conf = json::from_value(value).map_err(undecodable).and_then(|raw| C::from_raw(raw, env));
         let dns = shared.dns.as_ref().map_or(Ok(None), read_dns).map_err(undecodable);
         let delegate_deadline = shared.ipam.as_ref().map_or(Ok(DELEGATE_DEADLINE), Ipam::deadline);
         Ok(Self {
             name,
             version,
-            conf: C::from_raw(raw, env)?,
+            conf: conf.or_else(|error| if lenient { C::for_del(env).ok_or(error) } else { Err(error) })?,
             delegate_deadline: delegate_deadline
                 .or_else(|error| if lenient { Ok(DELEGATE_DEADLINE) } else { Err(error) })?,
             ipam: shared.ipam.and_then(|ipam| ipam.r#type).filter(|name| !name.is_empty()),

@@ -132,6 +132,11 @@ fn refuse(msg: impl Into<String>) -> Error {
 impl plugin::Conf for Conf {
     type Raw = Raw;
 
+    /// DEL finds everything by its owner.
+    fn for_del(env: &Environment) -> Option<Self> {
+        Self::from_raw(Raw::default(), env).ok()
+    }
+
     fn from_raw(raw: Raw, env: &Environment) -> Result<Self, Error> {
         let vlan = vlan_id(raw.vlan)?;
         let trunk = raw.vlan_trunk.as_deref().map(trunk).transpose()?;

@@ -130,10 +130,6 @@ fn configurations() -> Vec<Row> {
         row("a multicast MAC", CONFIG, "01:00:5e:00:00:01").keys(mac("01:00:5e:00:00:01")),
         row("a MAC of five bytes in CNI_ARGS", &[4, 6, 7], "02:00:00:00:01")
             .env("CNI_ARGS", "IgnoreUnknown=1;MAC=02:00:00:00:01"),
-        row("vlan 4095 on DEL", CONFIG, "4095")
-            .keys(json!({"vlan": 4095}))
-            .verb("DEL")
-            .prepare(|host, pod| drop(add(host, &v4(), pod))),
         row("timeoutSeconds 0", CONFIG, "timeoutSeconds").keys(json!({"ipam": {"timeoutSeconds": 0}})),
     ]
 }

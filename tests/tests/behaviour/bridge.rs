@@ -240,6 +240,19 @@ fn del_takes_the_interface_of_a_pod_whose_netns_path_alone_is_gone() {
     assert!(other.pings(GATEWAY_V4));
 }
 
+/// The reference refuses such a DEL, and the pod stays until somebody mends the file.
+#[test]
+fn del_works_with_a_configuration_that_was_broken_since() {
+    let host = Host::new();
+    for broken in [json!({"vlan": 4095}), json!({"mtu": "big"}), json!({"ipMasqBackend": "foo"})] {
+        let pod = host.pod();
+        add(&host, &dual(), &pod);
+        host.plugin("bridge").del(with(&dual(), broken), &pod, "eth0").success();
+        assert!(pod.link("eth0").is_none());
+        assert_eq!((leases(&host), rules(&host)), (vec![], vec![]));
+    }
+}
+
 /// Names of 8 hex digits can be the same for two pods. What tells them apart is the alias.
 #[test]
 fn del_leaves_the_interface_of_another_pod_that_has_the_name() {
