@@ -27,7 +27,7 @@ pub enum Expression {
     Meta(MetaKey),
     /// Loads bytes of the packet.
     Payload {
-        /// [`LINK_HEADER`] or [`NETWORK_HEADER`].
+        /// `LINK_HEADER` or `NETWORK_HEADER`.
         base: u32,
         /// Bytes from there.
         offset: u32,
