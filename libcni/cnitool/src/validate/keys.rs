@@ -1,7 +1,7 @@
 //! The keys we know, and what stands under them.
 //!
-//! The truth is each plugin's own `src/conf.rs` (`plugins/bridge`, `plugins/loopback`, `ipam/host-local`) and, for a list and
-//! the keys of every plugin, `libcni::runtime` and `libcni::plugin`. This table repeats their names, because a
+//! The truth is each plugin's own `src/conf.rs` (`plugins/bridge`, `plugins/loopback`, `ipam/host-local`, `ipam/static`)
+//! and, for a list and the keys of every plugin, `libcni::runtime` and `libcni::plugin`. This table repeats their names, because a
 //! configuration must be judged where the plugins are not installed; whoever adds a key there adds it here.
 
 use libcni::types::json::Object;
@@ -89,6 +89,17 @@ const HOST_LOCAL: Keys = &[
 
 const RANGE: Keys = &[("subnet", Text), ("rangeStart", Text), ("rangeEnd", Text), ("gateway", Text)];
 
+/// Of `ipam` with type static.
+const STATIC: Keys = &[
+    ("type", Text),
+    ("timeoutSeconds", Number),
+    ("addresses", List(&Shape::Object(ADDRESS))),
+    ("routes", List(&Shape::Object(ROUTE))),
+    ("dns", Shape::Object(DNS)),
+];
+
+const ADDRESS: Keys = &[("address", Text), ("gateway", Text)];
+
 const ROUTE: Keys = &[
     ("dst", Text),
     ("gw", Text),
@@ -114,10 +125,14 @@ pub fn judge_plugin(document: &Document, path: &str, plugin: &Object, findings: 
     if let Some(known) = known {
         judge(document, path, plugin, &[PLUGIN, known], kind(plugin), findings);
     }
-    if let Some(Value::Object(ipam)) = libcni::types::json::get(plugin, "ipam")
-        && kind(ipam) == "host-local"
-    {
-        judge(document, &under(path, "ipam"), ipam, &[HOST_LOCAL], "host-local", findings);
+    let Some(Value::Object(ipam)) = libcni::types::json::get(plugin, "ipam") else { return };
+    let known: Option<Keys> = match kind(ipam) {
+        "host-local" => Some(HOST_LOCAL),
+        "static" => Some(STATIC),
+        _ => None,
+    };
+    if let Some(known) = known {
+        judge(document, &under(path, "ipam"), ipam, &[known], kind(ipam), findings);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::node::Node;
 /// A node with the plugins that `validate` knows.
 fn node_to_validate() -> Node {
     let node = Node::new();
-    for name in ["bridge", "host-local", "loopback", "other"] {
+    for name in ["bridge", "host-local", "loopback", "other", "static"] {
         node.plugin(name, "");
     }
     node
@@ -243,7 +243,7 @@ fn keys_of(file: &str, name: &str) -> Vec<String> {
             keys.push(renamed.take().unwrap_or(key));
         }
     }
-    assert!(keys.len() > 2, "{file} no longer has its keys in {name}: {keys:?}");
+    assert!(keys.len() > 1, "{file} no longer has its keys in {name}: {keys:?}");
     keys
 }
 
@@ -255,13 +255,17 @@ fn every_key_of_our_plugins_is_known() {
     let trunk = nulls(keys_of("plugins/bridge/src/conf.rs", "RawTrunk"));
     let ipam = nulls(keys_of("ipam/host-local/src/conf.rs", "RawIpam"));
     let range = nulls(keys_of("ipam/host-local/src/conf.rs", "RawRange")).replace(",\"subnet\":null", "");
+    let fixed = nulls(keys_of("ipam/static/src/conf.rs", "RawIpam"));
+    let address = nulls(keys_of("ipam/static/src/conf.rs", "RawAddress")).replace(",\"address\":null", "");
     let node = node_to_validate();
     node.conf(
         "10-all.conflist",
         &format!(
             r#"{{"cniVersion":"1.0.0","name":"n","plugins":[{{"type":"bridge"{bridge}}},
             {{"type":"bridge","vlanTrunk":[{{"minID":1{trunk}}}],"ipam":{{"type":"host-local"{ipam}}}}},
-            {{"type":"bridge","ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.0.0.0/8"{range}}}]]}}}}]}}"#
+            {{"type":"bridge","ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.0.0.0/8"{range}}}]]}}}},
+            {{"type":"bridge","ipam":{{"type":"static"{fixed}}}}},
+            {{"type":"bridge","ipam":{{"type":"static","addresses":[{{"address":"10.0.0.1/8"{address}}}]}}}}]}}"#
         ),
     );
     let (_, lines) = node.validate(&[], &[]);
