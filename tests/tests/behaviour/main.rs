@@ -35,4 +35,6 @@ mod parallel;
 #[cfg(test)]
 mod refusal;
 #[cfg(test)]
+mod static_ipam;
+#[cfg(test)]
 mod versions;
