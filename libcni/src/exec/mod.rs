@@ -20,6 +20,7 @@ pub use children::ensure_waitable;
 pub use find::find;
 pub use invoke::{Failure, Invocation};
 pub use version::versions;
+pub(crate) use version::versions_within;
 
 use crate::types::{Code, Error, Success, Version};
 

@@ -2,7 +2,8 @@
 //! and its weaknesses 2 and 13 to 16.
 //!
 //! Not here: "decode called", "default executor used if none" (there is no exchangeable executor); "appends if absent",
-//! "inherited = nil env" (how Go builds an environment; std does it here).
+//! "inherited = nil env" (how Go builds an environment; std does it here). "find" is in `find`; its "extension hit" is of
+//! Windows, and so not here: a Linux plugin's name is its type.
 
 use std::time::{Duration, Instant};
 
@@ -198,6 +199,28 @@ fn a_delegate_gets_our_environment_and_our_request() {
     assert_eq!(plugins.calls(), ["fake ADD", "fake DEL", "fake CHECK", "fake STATUS", "fake GC"]);
     // Our own environment is not changed.
     assert_eq!(std::env::var_os("CNI_COMMAND"), None);
+}
+
+/// In a process of its own, whose runtime has called it for something else: the environment of this one is every test's.
+#[test]
+fn a_foreign_command_is_overridden_in_the_child_only() {
+    let Ok(foreign) = std::env::var("CNI_COMMAND") else {
+        let name = "exec::tests::a_foreign_command_is_overridden_in_the_child_only";
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        let again = again.args(["--exact", name]).env("CNI_COMMAND", "FOREIGN").env("CNI_IFNAME", "eth7").output();
+        let said = String::from_utf8(again.unwrap().stdout).unwrap();
+        assert!(said.contains("1 passed"), "{said}");
+        return;
+    };
+    let plugins = Plugins::new();
+    plugins.create("fake", "");
+    let path = plugins.path();
+    for (verb, name) in [(Command::Del, "DEL"), (Command::Check, "CHECK"), (Command::Status, "STATUS")] {
+        delegate(&path).call(verb).unwrap();
+        assert_eq!(plugins.var("fake", name, "CNI_COMMAND").as_deref(), Some(name));
+        assert_eq!(plugins.var("fake", name, "CNI_IFNAME").as_deref(), Some("eth7"));
+    }
+    assert_eq!((foreign.as_str(), std::env::var("CNI_COMMAND").as_deref()), ("FOREIGN", Ok("FOREIGN")));
 }
 
 #[test]

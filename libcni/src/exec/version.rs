@@ -10,7 +10,7 @@ use super::Invocation;
 use crate::plugin::Command;
 use crate::types::{Code, Error, Version, json};
 
-/// How long a plugin may think about it.
+/// How long a plugin may think about it, at most.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
@@ -27,6 +27,11 @@ struct Answer {
 /// The plugin fails or gives no such answer. One of the time before VERSION, which says that it does not know the
 /// verb, speaks 0.1.0.
 pub fn versions(program: &Path) -> Result<Vec<String>, Error> {
+    versions_within(program, DEADLINE)
+}
+
+/// [`versions`] of a plugin that may take no longer than this, nor than others may.
+pub(crate) fn versions_within(program: &Path, deadline: Duration) -> Result<Vec<String>, Error> {
     // Plugins of the first days check all of these before they look at the verb.
     let vars = [("CNI_NETNS", "dummy"), ("CNI_IFNAME", "dummy"), ("CNI_PATH", "dummy"), ("CNI_CONTAINERID", "")];
     let mut vars: Vec<_> = vars.into_iter().map(|(name, value)| (name, value.into())).collect();
@@ -38,7 +43,7 @@ pub fn versions(program: &Path) -> Result<Vec<String>, Error> {
         vars,
         netns_override: false,
         stdin: stdin.as_bytes(),
-        deadline: DEADLINE,
+        deadline: deadline.min(DEADLINE),
     };
     match invocation.run() {
         Ok(stdout) => decode(&stdout),

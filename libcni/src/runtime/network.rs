@@ -59,12 +59,12 @@ impl Runtime {
         Ok(())
     }
 
-    /// The versions a plugin speaks, as it prints them.
+    /// The versions a plugin speaks, as it prints them. It has 10 s, or the deadline if that is less.
     ///
     /// # Errors
     /// It is not there, or does not answer.
     pub fn versions(&self, plugin_type: &str) -> Result<Vec<String>, Error> {
-        exec::versions(&exec::find(plugin_type, &self.path)?)
+        exec::versions_within(&exec::find(plugin_type, &self.path)?, self.deadline)
     }
 
     /// Whether every plugin of the list is there and speaks its version. Returns the capabilities they declare.

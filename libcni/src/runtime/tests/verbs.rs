@@ -203,6 +203,23 @@ fn the_first_error_ends_check_and_del() {
 }
 
 #[test]
+fn capabilities_reach_add_check_and_del() {
+    let node = Node::new();
+    let text = r#"{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"first","capabilities":{"mac":true}},
+        {"type":"second"}]}"#;
+    let list = ConfList::from_bytes(text.as_bytes()).unwrap();
+    let mut pod = attachment();
+    pod.capability_args.insert("mac".into(), "02:00:00:00:00:01".into());
+    node.runtime.add(&list, &pod).unwrap();
+    node.runtime.check(&list, &pod).unwrap();
+    node.runtime.del(&list, &pod).unwrap();
+    for verb in ["ADD", "CHECK", "DEL"] {
+        assert_eq!(node.request("first", verb)["runtimeConfig"]["mac"], "02:00:00:00:00:01", "{verb}");
+        assert!(node.request("second", verb).get("runtimeConfig").is_none(), "{verb}");
+    }
+}
+
+#[test]
 fn validate_asks_the_plugins() {
     let node = Node::new();
     let answer = |versions: &str| format!(r#"echo '{{"cniVersion":"1.0.0","supportedVersions":[{versions}]}}'"#);
@@ -306,6 +323,8 @@ fn every_verb_has_a_deadline() {
         runtime.del(&list, &pod),
         runtime.gc(&list, None),
         runtime.status(&list),
+        runtime.versions("first").map(drop),
+        runtime.validate(&list).map(drop),
     ] {
         let error = outcome.unwrap_err();
         assert!(error.to_string().contains("netplugin failed with no error message: killed: "), "{error}");
