@@ -1,4 +1,8 @@
 //! The dispatcher, against the reference's documented checks (its order, codes and words).
+//!
+//! Not here: "error without about" (every plugin has an `ABOUT`, the trait requires it); what is printed of it is asserted
+//! where there is a stderr, in `without_a_verb_a_plugin_says_what_it_is` of `tests/`. "callback error untyped" (a verb returns
+//! `Error` and nothing else).
 
 use std::cell::RefCell;
 use std::ffi::OsString;

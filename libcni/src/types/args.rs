@@ -67,6 +67,9 @@ impl CniArgs {
 
 #[cfg(test)]
 mod tests {
+    //! The reference's checklist "args" without its reflection ("field lookup", "not text-decodable", "value type", "pointer",
+    //! "pointer-pointer"): it fills the fields of a Go struct, we look a key up.
+
     use super::*;
 
     #[test]

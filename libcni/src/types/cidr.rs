@@ -172,6 +172,14 @@ mod tests {
     }
 
     #[test]
+    fn in_json_it_is_a_text() {
+        assert_eq!(serde_json::from_str::<Cidr>(r#""10.1.2.3/24""#).unwrap().to_string(), "10.1.2.3/24");
+        for json in ["10", "null", "[10]", r#"{"IP":"10.1.2.3"}"#, r#""10.1.2.3/255.255.255.0""#] {
+            assert!(serde_json::from_str::<Cidr>(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
     fn networks() {
         let cidr: Cidr = "10.1.2.3/23".parse().unwrap();
         assert_eq!(cidr.network().to_string(), "10.1.2.0/23");

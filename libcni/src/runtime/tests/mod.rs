@@ -5,7 +5,10 @@
 //! validate" is not repeated: there is no single-plugin variant, `ConfList::from_single` makes a list. "0.1.0-era plugin
 //! binary" and "0.1.0-era runtime" are scripts that print what those printed, in `verbs` and in `exec::version`. "sorted-key
 //! bytes" is not kept: keys stay in their order. "inject: bad JSON, empty key, nil value" cannot be written here: requests
-//! are made from parsed objects. "exec: default executor", "decode called": there is no exchangeable executor.
+//! are made from parsed objects. "exec: default executor", "decode called": there is no exchangeable executor. "list ADD: bad
+//! container id, bad net name, bad ifname" and "cache: missing name, id, ifname" cannot be written either: `ContainerId`,
+//! `NetworkName` and `IfName` are checked when they are made, long before an ADD (tests in `types::names`). "typed errors"
+//! of "conf loading" (nothing found, no such directory) are told apart by their text alone: no caller does differently.
 
 mod cached;
 mod conf;

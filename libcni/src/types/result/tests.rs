@@ -149,6 +149,22 @@ fn the_conversion_matrix() {
     assert_eq!(upward.routes.len(), 2);
 }
 
+/// The reference's "round-trip 0.2 without route gw", "index 0 kept" ([`V040`] has it) and "absent index omitted".
+#[test]
+fn what_is_absent_stays_absent() {
+    let text = r#"{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/8","gateway":"10.0.0.1"}],"routes":[{"dst":"0.0.0.0/0"}]}"#;
+    let value = |version| serde_json::from_str::<Value>(&write(&read(text), version)).unwrap();
+    assert_eq!(value(Version::V1_0_0), serde_json::from_str::<Value>(text).unwrap());
+    let ip = serde_json::json!([{"version":"4","address":"10.0.0.2/8","gateway":"10.0.0.1"}]);
+    assert_eq!(value(Version::V0_4_0)["ips"], ip);
+    for version in [Version::V0_2_0, Version::V0_1_0] {
+        let old = value(version);
+        assert_eq!(old["ip4"]["routes"], serde_json::json!([{"dst":"0.0.0.0/0"}]), "{version}");
+        let back = Success::from_value(old, version).unwrap().1;
+        assert_eq!((back.routes[0].gw, back.ips[0].interface), (None, None), "{version}");
+    }
+}
+
 #[test]
 fn the_one_conversion_that_fails() {
     let error = read(r#"{"cniVersion":"1.0.0"}"#).to_json(Version::V0_2_0).unwrap_err();
