@@ -26,11 +26,11 @@ pub struct Options {
     pub dad: bool,
 }
 
-/// Gives `ifname` its addresses and routes, and sets it up. `interface` is its index in the result: addresses that name
-/// another one or none are not this interface's.
+/// Gives `ifname` its addresses and routes, and sets it up. `interface` is its index in the result. Addresses that name no
+/// interface are not this one's; one that names another is a mistake of whoever made the result, as for the reference.
 ///
 /// # Errors
-/// What could not be done; what was done before that stays.
+/// An address of another interface, before anything is done. What could not be done; what was done before that stays.
 pub fn configure(
     pod: &mut Netlink,
     ifname: &str,
@@ -42,8 +42,12 @@ pub fn configure(
     let link = link::get(pod, ifname)?;
     let link =
         link.ok_or_else(|| Error::os(format!("failed to lookup {ifname:?} in {}", pod.netns()), libc::ENODEV))?;
-    let ours = |ip: &&IpConfig| ip.interface.is_some_and(|index| usize::try_from(index) == Ok(interface));
-    let ips: Vec<_> = ips.iter().filter(ours).collect();
+    let ips: Vec<_> = ips.iter().filter(|ip| ip.interface.is_some()).collect();
+    let is_anothers = |ip: &&&IpConfig| ip.interface.is_some_and(|index| usize::try_from(index) != Ok(interface));
+    if let Some(ip) = ips.iter().find(is_anothers) {
+        let doing = format!("failed to add IP addr {} to {ifname:?}", ip.address);
+        return Err(Error::other(doing, "invalid interface index"));
+    }
     let v6 = ips.iter().any(|ip| !ip.address.is_ipv4());
     if v6 {
         enable_ipv6(pod, ifname)?;

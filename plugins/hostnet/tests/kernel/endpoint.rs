@@ -1,4 +1,6 @@
 //! The pod's interface as main plugins configure and check it.
+//!
+//! Of the reference's checklist, "no interfaces to configure" is not here: `configure` is told which interface, not a list.
 
 use std::time::{Duration, Instant};
 
@@ -96,17 +98,26 @@ fn dual_stack_with_every_kind_of_route() {
 fn only_addresses_of_this_interface() {
     with_pod(|host, pod| {
         eth0(host, pod);
-        let ips = [
-            ip(None, "10.1.1.1/24", None),
-            ip(Some(0), "10.1.2.2/24", None),
-            ip(Some(-1), "10.1.4.4/24", None),
-            ip(Some(1), "10.1.3.3/24", None),
-        ];
+        let ips = [ip(None, "10.1.1.1/24", None), ip(Some(1), "10.1.3.3/24", None)];
         endpoint::configure(pod, "eth0", 1, &ips, &[], FAST).unwrap();
         let seen = json(pod, "ip -j -4 addr show dev eth0");
         let seen = seen[0]["addr_info"].as_array().unwrap();
         assert_eq!((seen.len(), &seen[0]["local"]), (1, &"10.1.3.3".into()));
         assert!(link::get(pod, "eth0").unwrap().unwrap().up);
+    });
+}
+
+#[test]
+fn an_address_of_another_interface_is_refused_before_anything_is_done() {
+    with_pod(|host, pod| {
+        eth0(host, pod);
+        for index in [0, 2, 7, -1] {
+            let ips = [ip(Some(1), "10.1.3.3/24", None), ip(Some(index), "10.1.2.2/24", None)];
+            let error = endpoint::configure(pod, "eth0", 1, &ips, &[], FAST).unwrap_err();
+            assert_eq!(error.to_string(), r#"failed to add IP addr 10.1.2.2/24 to "eth0": invalid interface index"#);
+        }
+        assert!(!run(pod, "ip addr show dev eth0").contains("inet "));
+        assert!(!link::get(pod, "eth0").unwrap().unwrap().up);
     });
 }
 
