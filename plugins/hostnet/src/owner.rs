@@ -99,6 +99,8 @@ fn hash(parts: &[&str], digits: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn owner(network: &str, container: &str, ifname: &str) -> Owner {
@@ -130,6 +132,15 @@ mod tests {
         ] {
             assert_eq!(owner(network, container, "eth0").iptables_chain(), chain);
         }
+    }
+
+    #[test]
+    fn a_thousand_owners_have_a_thousand_chains() {
+        let owners = (0..1000).map(|n| owner("net", &format!("ctr{n}"), "eth0"));
+        let names: Vec<_> = owners.map(|owner| (owner.iptables_chain(), owner.nft_comment_prefix())).collect();
+        let chains: HashSet<_> = names.iter().map(|(chain, _)| chain).collect();
+        let prefixes: HashSet<_> = names.iter().map(|(_, prefix)| prefix).collect();
+        assert_eq!((chains.len(), prefixes.len()), (1000, 1000));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! Of the reference's checklist, "lock: file path, directory path" is not here: its locker takes either, ours is given the
 //! directory (`src/lock.rs`), and `interop` sees that both programs take the same one (both at once).
 #![cfg(test)] // tells clippy that the helper functions are tests too
-#![cfg(test)]
 
 mod add;
 mod config;

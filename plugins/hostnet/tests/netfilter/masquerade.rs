@@ -1,4 +1,7 @@
 //! Masquerade rules of both backends: the reference's to the letter, found by it and by us.
+//!
+//! GC is not here ("removes only what is stale", "of another network removes nothing", "an empty list removes all"): no plugin
+//! of ours collects masquerade rules yet, and bridge's GC does nothing, as its README says.
 
 use super::lab::*;
 use std::path::Path;

@@ -1,4 +1,7 @@
 //! The MAC spoof check: the reference's rules, found by it and by us.
+//!
+//! Of the reference's checklist, "failures of delete-rule, read, delete-chains, both" are not here: it is one transaction,
+//! which the kernel does or refuses as a whole.
 
 use super::lab::*;
 use std::path::Path;
