@@ -35,6 +35,7 @@ pub mod echo;
 pub mod frame;
 pub mod host;
 pub mod internet;
+mod killed;
 pub mod namespace;
 pub mod plugin;
 pub mod pod;

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::bins;
 use crate::host::Host;
+use crate::killed;
 use crate::namespace::PATH;
 use crate::pod::Pod;
 
@@ -84,19 +85,32 @@ impl<'a> Plugin<'a> {
         &self.program
     }
 
+    /// ADD or DEL, killed at its `call`th system call after it began to read its configuration. False: it was over
+    /// before, with success.
+    pub fn killed_at(&self, call: usize, verb: &str, conf: impl Display, pod: &Pod, ifname: &str) -> bool {
+        let (id, netns) = (pod.id(), pod.path().display().to_string());
+        let command = self.command(verb, &[("CNI_CONTAINERID", &id), ("CNI_NETNS", &netns), ("CNI_IFNAME", ifname)]);
+        let conf = conf.to_string();
+        self.host.enter(|| killed::at_call(call, command, &conf))
+    }
+
     fn attachment(&self, command: &str, conf: &dyn Display, pod: &Pod, ifname: &str) -> Outcome {
         let (id, netns) = (pod.id(), pod.path().display().to_string());
         self.call(command, conf, &[("CNI_CONTAINERID", &id), ("CNI_NETNS", &netns), ("CNI_IFNAME", ifname)])
     }
 
     fn call(&self, verb: &str, conf: &dyn Display, variables: &[(&str, &str)]) -> Outcome {
+        run_in(self.host, self.command(verb, variables), &conf.to_string())
+    }
+
+    fn command(&self, verb: &str, variables: &[(&str, &str)]) -> Command {
         let mut env = BTreeMap::from([("CNI_COMMAND".to_owned(), Some(verb.to_owned()))]);
         env.extend(variables.iter().map(|(key, value)| ((*key).to_owned(), Some((*value).to_owned()))));
         env.extend(self.env.clone());
         let mut command = Command::new(&self.program);
         command.env_clear().env("PATH", PATH);
         command.envs(env.into_iter().filter_map(|(key, value)| Some((key, value?))));
-        run_in(self.host, command, &conf.to_string())
+        command
     }
 }
 

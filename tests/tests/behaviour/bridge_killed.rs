@@ -1,13 +1,14 @@
 //! bridge killed in the middle of an ADD (out of memory, a runtime out of patience): what is there then, DEL finds.
 //!
-//! The killers are the programs that bridge starts, so that each moment is always the same one.
+//! The killers are the programs that bridge starts, so that each moment is always the same one; and the system calls one
+//! by one, on a coarse grid (host-local's own tests have the fine one).
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::namespace::{PATH, find};
-use tests::{Host, bins};
+use tests::{Host, Pod, bins};
 
-use crate::bridge_conf::{add, check, leases, links, masqueraded, rules, with};
+use crate::bridge_conf::{GATEWAY_V6, add, check, leases, links, masqueraded, rules, with};
 use crate::refusal::write_script;
 
 /// An ADD that dies, and then what a runtime does: DEL, as if nothing had been.
@@ -63,4 +64,83 @@ fn killed_at_the_masquerade() {
             killed(&format!("{when} {program}"), &conf, &ours, &path);
         }
     }
+}
+
+/// One in this many system calls: with all of them (1), which pass too, it is two minutes.
+const GRID: usize = 10;
+
+/// Kills a verb at one system call after the other. DEL then takes away what stands, and what it leaves (a bridge, by
+/// contract) is good enough for the next pod. `alone`: on a node that has had no pod before.
+fn at_every_tenth_call(verb: &str, conf: &Value, alone: bool) {
+    for call in (1..).step_by(GRID) {
+        let host = Host::new();
+        let bridge = host.plugin("bridge");
+        let (pod, neighbour) = (host.pod(), host.pod());
+        let result = (!alone).then(|| add_and_settle(&host, conf, &neighbour));
+        let before = host.state();
+        if verb == "DEL" {
+            add(&host, conf, &pod);
+        }
+        let killed = bridge.killed_at(call, verb, conf, &pod, "eth0");
+        bridge.del(conf, &pod, "eth0").success();
+        assert!(pod.link("eth0").is_none(), "{verb} killed at call {call}");
+        let difference = if alone {
+            // The bridge stays, and forwarding.
+            host.state().without_link("cni0").without("sysctls").difference(&before.without("sysctls"))
+        } else {
+            host.state().difference(&before)
+        };
+        assert!(difference.is_empty(), "{verb} killed at call {call}:\n{difference}");
+
+        let result = result.unwrap_or_else(|| add(&host, conf, &neighbour));
+        check(&host, conf, &result, &neighbour).success();
+        if !killed {
+            assert!(call > 10 * GRID, "only {call} calls: nothing was tested");
+            return;
+        }
+    }
+}
+
+/// The kernel makes the local route of an IPv6 address later, in its own time.
+fn add_and_settle(host: &Host, conf: &Value, pod: &Pod) -> Value {
+    let result = add(host, conf, pod);
+    let gateway = format!("-6 route show table local {GATEWAY_V6}");
+    while host.ip(&gateway) == json!([]) {
+        std::thread::yield_now();
+    }
+    result
+}
+
+fn all_at_once(backend: &str) -> Value {
+    with(&masqueraded(backend), json!({"macspoofchk": true}))
+}
+
+#[test]
+fn add_of_the_first_pod_iptables() {
+    at_every_tenth_call("ADD", &all_at_once("iptables"), true);
+}
+
+#[test]
+fn add_of_the_first_pod_nftables() {
+    at_every_tenth_call("ADD", &all_at_once("nftables"), true);
+}
+
+#[test]
+fn add_of_a_second_pod_iptables() {
+    at_every_tenth_call("ADD", &all_at_once("iptables"), false);
+}
+
+#[test]
+fn add_of_a_second_pod_nftables() {
+    at_every_tenth_call("ADD", &all_at_once("nftables"), false);
+}
+
+#[test]
+fn del_of_the_only_pod_iptables() {
+    at_every_tenth_call("DEL", &all_at_once("iptables"), true);
+}
+
+#[test]
+fn del_of_a_second_pod_nftables() {
+    at_every_tenth_call("DEL", &all_at_once("nftables"), false);
 }

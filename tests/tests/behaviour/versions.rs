@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tests::plugin::with_prev_result;
 use tests::{Host, Pod};
 
-use crate::bridge_conf::{dual, layer2, leases, links, rules, with};
+use crate::bridge_conf::{dual, layer2, leases, links, of, rules, with};
 
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
@@ -125,8 +125,14 @@ fn without_a_verb_a_plugin_says_what_it_is() {
     for plugin in ["bridge", "host-local", "loopback", "static"] {
         let outcome = host.plugin(plugin).env("CNI_COMMAND", "").version();
         assert_eq!((outcome.status, outcome.stdout.as_str()), (Some(0), ""), "{outcome}");
-        assert!(outcome.stderr.contains(&format!("CNI {plugin} plugin ")), "{outcome}");
-        assert!(outcome.stderr.contains("0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0"), "{outcome}");
+        let lines: Vec<&str> = outcome.stderr.split('\n').collect();
+        let [about, versions, ""] = lines[..] else { panic!("{outcome}") };
+        let version = about.strip_prefix(&format!("CNI {plugin} plugin v")).unwrap_or_default();
+        assert!(
+            version.split('.').count() == 3 && version.split('.').all(|part| part.parse::<u32>().is_ok()),
+            "{about}"
+        );
+        assert_eq!(versions, "CNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0");
     }
 }
 
@@ -178,6 +184,27 @@ fn what_a_version_cannot_say_is_refused_and_leaves_nothing() {
         assert!(error["msg"].as_str().unwrap().contains("no valid IP addresses"), "{error}");
         host.state().assert_same(&before);
         pod.state().assert_same(&pod_before);
+    }
+}
+
+/// One address of a family is all that 0.1.0 and 0.2.0 can say, so host-local gives no more. The reference refuses the DEL as
+/// well; ours frees what there is.
+#[test]
+fn two_addresses_of_a_family_are_too_many_for_the_first_versions() {
+    let conf = of(&["10.1.0.0/24", "fd00:1::/64", "fd00:2::/64"]);
+    for version in ["0.1.0", "0.2.0", ""] {
+        let host = Host::new();
+        let pod = host.pod();
+        let (before, pod_before) = (host.state(), pod.state());
+        let conf = at(version, &conf);
+        let error = host.plugin("bridge").add(&conf, &pod, "eth0").failure();
+        let printed = if version.is_empty() { "0.1.0" } else { version };
+        let expected = format!("CNI version {printed} does not support more than 1 address per family");
+        assert_eq!(error["msg"], expected, "{error}");
+        host.state().assert_same(&before);
+        pod.state().assert_same(&pod_before);
+        host.plugin("bridge").del(&conf, &pod, "eth0").success();
+        host.state().assert_same(&before);
     }
 }
 
