@@ -247,6 +247,8 @@ fn ptp() -> Vec<Row> {
         row("a subnet that is none", TEXT, "foo").ipam(json!({"subnet": "foo"})),
         row("an IPAM plugin that is not there", &[7, 999], "missing").keys(json!({"ipam": {"type": "missing"}})),
         row("an address without a gateway", CONFIG, "10.1.0.2/24 without a gateway").fake(script),
+        row("static without a gateway", CONFIG, "10.1.0.2/24 without a gateway")
+            .keys(json!({"ipam": {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}})),
         row("an mtu above the kernel's", FAILED, "mtu").keys(json!({"mtu": 70000})),
         row("an eth0 that already exists", FAILED, "eth0").prepare(|_, pod| {
             pod.run("ip link add eth0 type veth peer name other");
