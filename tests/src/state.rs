@@ -118,7 +118,9 @@ impl State {
     fn add_routes(&mut self, place: &Namespace) {
         for family in ["-4", "-6"] {
             let all = list(place.ip(&format!("-d {family} route show table all")));
-            for mut route in all.into_iter().filter(|route| !comes_by_itself(&route["dst"])) {
+            // The kernel adds an IPv6 address's local route some time after the address, which is compared.
+            let follows = |route: &Value| family == "-6" && route["type"] == "local" && route["table"] == "local";
+            for mut route in all.into_iter().filter(|route| !comes_by_itself(&route["dst"]) && !follows(route)) {
                 if let Some(fields) = route.as_object_mut() {
                     // "linkdown" and the like follow the link, some of them late.
                     fields.retain(|key, _| key != "flags" && key != "expires");

@@ -167,6 +167,18 @@ impl<C> Network<C> {
         self.dns.as_ref()
     }
 
+    /// What an ADD ends with: the result as it is to be printed, with [`dns`](Self::dns) in place of what IPAM says.
+    ///
+    /// # Errors
+    /// The version cannot say it (before 0.3.0: no address, or two of a family): better known while all can be undone.
+    pub fn finish(&self, mut result: Success) -> Result<Success, Error> {
+        if let Some(dns) = &self.dns {
+            result.dns = dns.clone();
+        }
+        result.to_value(self.version)?;
+        Ok(result)
+    }
+
     /// The attachments that GC keeps. `None`: the runtime did not say, so nothing may be removed.
     pub fn valid_attachments(&self) -> Option<&[Attachment]> {
         self.valid_attachments.as_deref()

@@ -7,10 +7,11 @@ use std::ops::RangeInclusive;
 
 use hostnet::bridge::{Port, vlans};
 use hostnet::link::{self, Link};
-use hostnet::{Netlink, Owner, addr, endpoint, masquerade, spoof_check};
+use hostnet::prev_result::Listed;
+use hostnet::{Netlink, Owner, addr, endpoint, spoof_check};
 use libcni::Error;
 use libcni::plugin::Request;
-use libcni::types::{Interface, IpConfig, Success};
+use libcni::types::Success;
 
 use crate::conf::Conf;
 use crate::gateway::port_of;
@@ -20,20 +21,17 @@ use crate::port::NATIVE_VLAN;
 /// Compares everything but the lease, which is the IPAM plugin's to judge.
 pub fn attachment(req: &Request<Conf>) -> Result<(), Error> {
     let conf = req.conf();
-    let mut result = req.prev_result()?.ok_or_else(|| Error::internal("Required prevResult missing"))?;
+    let listed = Listed::of(req)?;
+    let result = &listed.result;
     let (mut host, mut pod) = Netlink::pair(req.netns()?)?;
-    let (index, listed) = listed_in_pod(req, &result)?;
-    result.ips.retain(|ip| is_of(ip, index));
-    let bridge = bridge(&mut host, conf, &result)?;
-    let in_pod = in_pod(&mut pod, req, &listed)?;
-    let port = port(&mut host, req, &bridge, &in_pod, &result)?;
+    let bridge = bridge(&mut host, conf, result)?;
+    let in_pod = listed.pod_end(&mut pod, conf.disable_container_interface)?;
+    let port = port(&mut host, conf, &bridge, &in_pod, &listed)?;
     endpoint::check(&mut pod, req.ifname().as_str(), &result.ips, &result.routes)?;
-    if conf.gateway && req.ipam().is_some() {
-        gateway(&mut host, conf, &bridge, &result)?;
-    }
     let owner = Owner::of(req);
-    if conf.masquerade && req.ipam().is_some() {
-        masquerade::check(&owner, conf.masquerade_backend, &lease::addresses(&result))?;
+    if req.ipam().is_some() {
+        gateway(&mut host, conf, &bridge, result)?;
+        conf.egress.check(&owner, &result.ips)?;
     }
     if conf.mac_spoof_check
         && let Some(mac) = in_pod.mac
@@ -41,29 +39,6 @@ pub fn attachment(req: &Request<Conf>) -> Result<(), Error> {
         spoof_check::check(&owner, &port.name, mac)?;
     }
     Ok(())
-}
-
-/// Addresses of other interfaces are those of plugins chained after us.
-fn is_of(ip: &IpConfig, interface: usize) -> bool {
-    ip.interface.is_none_or(|index| usize::try_from(index) == Ok(interface))
-}
-
-/// The pod's interface in `prevResult`, with its place there.
-fn listed_in_pod(req: &Request<Conf>, result: &Success) -> Result<(usize, Interface), Error> {
-    let ifname = req.ifname().as_str();
-    let netns = req.netns()?.display().to_string();
-    let mut named = result.interfaces.iter().enumerate().filter(|(_, listed)| listed.name == ifname).peekable();
-    if named.peek().is_none() {
-        return Err(Error::internal(format!("CNI created interface in container {ifname} not found in prevResult")));
-    }
-    let mut elsewhere = String::new();
-    for (index, listed) in named {
-        if listed.sandbox == netns {
-            return Ok((index, listed.clone()));
-        }
-        elsewhere.clone_from(&listed.sandbox);
-    }
-    Err(Error::internal(format!("Sandbox in prevResult {elsewhere} doesn't match configured netns: {netns}")))
 }
 
 fn bridge(host: &mut Netlink, conf: &Conf, result: &Success) -> Result<Link, Error> {
@@ -88,53 +63,17 @@ fn bridge(host: &mut Netlink, conf: &Conf, result: &Success) -> Result<Link, Err
     Ok(link)
 }
 
-fn in_pod(pod: &mut Netlink, req: &Request<Conf>, listed: &Interface) -> Result<Link, Error> {
-    let name = req.ifname().as_str();
-    let link = link::get(pod, name)?
-        .ok_or_else(|| Error::internal(format!("Cannot find container link {name} in {}", listed.sandbox)))?;
-    if !link.is_kind("veth") {
-        return Err(Error::internal(format!("Error: Container interface {name} not of type veth")));
-    }
-    let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
-    if !listed.mac.is_empty() && !listed.mac.eq_ignore_ascii_case(&mac) {
-        return Err(Error::internal(format!("Interface {name} Mac {} doesn't match container Mac: {mac}", listed.mac)));
-    }
-    if !link.up && !req.conf().disable_container_interface {
-        return Err(Error::internal(format!("Container interface {name} is down")));
-    }
-    Ok(link)
-}
-
 /// The host's end, found from the pod's: a port of the bridge, and the one `prevResult` names.
-fn port(
-    host: &mut Netlink,
-    req: &Request<Conf>,
-    bridge: &Link,
-    in_pod: &Link,
-    result: &Success,
-) -> Result<Link, Error> {
-    let missing =
-        |why: &str| Error::internal(format!("CNI veth created for bridge {} was not found: {why}", bridge.name));
-    let index = in_pod.parent.ok_or_else(|| missing("the pod's end has no peer"))?;
-    let port = link::get_by_index(host, index)?.ok_or_else(|| missing("its end on the host is gone"))?;
+fn port(host: &mut Netlink, conf: &Conf, bridge: &Link, in_pod: &Link, listed: &Listed) -> Result<Link, Error> {
+    let missing = |error: Error| error.context(format!("CNI veth created for bridge {} was not found", bridge.name));
+    let port = listed.host_end(host, in_pod).map_err(missing)?;
     if port.master != Some(bridge.index) {
-        return Err(missing(&format!("{} is no port of it", port.name)));
+        return Err(missing(Error::internal(format!("{} is no port of it", port.name))));
     }
-    if !port.up {
-        return Err(missing(&format!("{} is down", port.name)));
-    }
-    let is_port = |listed: &&Interface| listed.sandbox.is_empty() && listed.name == port.name;
-    let listed = result.interfaces.iter().find(is_port);
-    let listed = listed.ok_or_else(|| missing(&format!("{} is not in prevResult", port.name)))?;
-    let mac = port.mac.map(|mac| mac.to_string()).unwrap_or_default();
-    if !listed.mac.is_empty() && !listed.mac.eq_ignore_ascii_case(&mac) {
-        return Err(missing(&format!("Interface {} Mac doesn't match: {mac} not found", port.name)));
-    }
-    let wanted = Port { hairpin: req.conf().hairpin, isolated: req.conf().isolated };
+    let wanted = Port { hairpin: conf.hairpin, isolated: conf.isolated };
     if port.port.is_some_and(|found| found != wanted) {
         return Err(Error::internal(format!("Bridge port {} is {:?}, configured is {wanted:?}", port.name, port.port)));
     }
-    let conf = req.conf();
     if conf.has_port_vlans() {
         let trunk = conf.trunk.as_deref().unwrap_or_default();
         check_vlans(host, port.index, &port.name, conf.vlan.unwrap_or(NATIVE_VLAN), trunk)?;
@@ -163,6 +102,9 @@ fn check_vlans(
 }
 
 fn gateway(host: &mut Netlink, conf: &Conf, bridge: &Link, result: &Success) -> Result<(), Error> {
+    if !conf.gateway {
+        return Ok(());
+    }
     let name = conf.vlan_gateway().unwrap_or_else(|| bridge.name.clone());
     let link = link::get(host, &name)?.ok_or_else(|| Error::internal(format!("Interface name {name} not found")))?;
     if !link.up {

@@ -7,7 +7,7 @@ use libcni::plugin::{self, Command, Environment};
 use libcni::types::{Code, Error, IfName, Mac};
 use serde::Deserialize;
 
-use hostnet::masquerade::Backend;
+use hostnet::egress::Egress;
 
 /// The bridge where the configuration names none, as in the reference.
 const DEFAULT_BRIDGE: &str = "cni0";
@@ -79,10 +79,8 @@ pub struct Conf {
     pub default_gateway: bool,
     /// A conflicting address of the bridge is replaced.
     pub force_address: bool,
-    /// The pod leaves the node with the node's address.
-    pub masquerade: bool,
-    /// How; `None` leaves the choice to the node.
-    pub masquerade_backend: Option<Backend>,
+    /// How the pod's packets leave the node.
+    pub egress: Egress,
     /// Bytes, for the bridge at its creation and for both ends of the pair; `None` is the kernel's default.
     pub mtu: Option<u32>,
     /// The port sends frames back to where they came from.
@@ -152,8 +150,7 @@ impl plugin::Conf for Conf {
             gateway: raw.is_gateway || raw.is_default_gateway,
             default_gateway: raw.is_default_gateway,
             force_address: raw.force_address,
-            masquerade: raw.ip_masq,
-            masquerade_backend: raw.ip_masq_backend.as_deref().map(backend).transpose()?,
+            egress: Egress::new(raw.ip_masq, raw.ip_masq_backend.as_deref())?,
             mtu: raw.mtu.filter(|mtu| *mtu != 0),
             hairpin: raw.hairpin_mode,
             promiscuous: raw.promisc_mode,
@@ -177,10 +174,6 @@ impl plugin::Conf for Conf {
 
 fn bridge_name(text: &str) -> Result<IfName, Error> {
     text.parse().map_err(|error: Error| refuse(format!("bridge {text:?}: {error}")))
-}
-
-fn backend(text: &str) -> Result<Backend, Error> {
-    text.parse().map_err(|error| refuse(format!("ipMasqBackend: {error}")))
 }
 
 /// `vlan`; 0 is none.

@@ -26,7 +26,7 @@ pub fn ensure(
     let gateways = lease::gateways(result);
     let vlan = vlan_interface(host, conf, bridge, own, undo)?;
     if let Some(vlan) = &vlan {
-        result.interfaces.push(port::interface(vlan));
+        result.interfaces.push(vlan.interface());
     }
     ensure_addresses(host, vlan.as_ref().unwrap_or(bridge), &gateways, conf.force_address)?;
     for ipv4 in [true, false] {

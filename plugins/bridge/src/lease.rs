@@ -51,11 +51,6 @@ pub fn gateways(result: &Success) -> Vec<Cidr> {
     result.ips.iter().filter_map(gateway).collect()
 }
 
-/// The pod's addresses.
-pub fn addresses(result: &Success) -> Vec<Cidr> {
-    result.ips.iter().map(|ip| ip.address).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,6 @@
 mod bridge;
 mod check;
 mod conf;
-mod egress;
 mod gateway;
 mod lease;
 mod port;
@@ -19,7 +18,7 @@ mod port;
 use std::process::ExitCode;
 
 use hostnet::nft::Nft;
-use hostnet::{Netlink, Owner, Undo, endpoint, ipam, link, spoof_check};
+use hostnet::{Netlink, Owner, Undo, egress, endpoint, ipam, link, spoof_check, veth};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::{Error, Success};
 
@@ -42,36 +41,32 @@ impl Plugin for Bridge {
         if let Some(ipam) = req.ipam() {
             let lease = ipam::add(req, ipam, &mut undo)?;
             // Once more, to go before the lease: nobody may be given an address that this pod still answers for.
-            port::undo_pair(&veth, &mut undo);
+            veth::undo_create(&veth, &mut undo);
             lease::complete(conf, lease, &mut result);
             port::prepare_addresses(&mut pod, req);
             let dad = endpoint::Options { dad: conf.duplicate_address_detection };
             endpoint::configure(&mut pod, req.ifname().as_str(), port::POD, &result.ips, &result.routes, dad)?;
             gateway::ensure(&mut host, conf, &bridge, &veth.host, &mut result, &mut undo)?;
-            egress::ensure(req, &owner, &result, &mut undo)?;
+            conf.egress.ensure(req, &owner, &result.ips, &mut undo)?;
         } else if !conf.disable_container_interface {
             link::set_up(&mut pod, veth.pod.index)?;
         }
         if !conf.disable_container_interface {
-            port::wait_up(&mut host, &veth.host)?;
+            veth::wait_up(&mut host, &veth)?;
         }
-        if let Some(dns) = req.dns() {
-            result.dns = dns.clone();
-        }
-        // Versions before 0.3.0 cannot say a result without addresses: better now than when all is kept.
-        result.to_value(req.version())?;
+        let result = req.finish(result)?;
         undo.keep();
         Ok(result)
     }
 
     fn del(&self, req: &Request<Conf>) -> Result<(), Error> {
         let owner = Owner::of(req);
-        let mut pod = port::open_pod(req)?;
+        let mut pod = Netlink::open_if_any(req.netns_if_any())?;
         // What is deleted over this connection is paid for when it is closed, once. The masquerade rules go before the
         // link: the kernel destroys them while it takes the link away, which is as long. The spoof check outlives it.
         let mut nft = Nft::default();
         let masquerade = egress::remove(&mut nft, pod.as_mut(), &owner).map_err(Error::from);
-        let link = port::remove(pod.as_mut(), &owner).map_err(Error::from);
+        let link = veth::remove(pod.as_mut(), &owner).map_err(Error::from);
         // An address that the pod still answers for must not be given to another.
         let lease = req.ipam().filter(|_| link.is_ok()).map_or(Ok(()), |ipam| ipam::del(req, ipam));
         let spoof_check = spoof_check::remove_over(&mut nft, &owner).map_err(Error::from);

@@ -1,24 +1,19 @@
 //! The veth pair between pod and bridge: its host end is a port of the bridge.
 
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use hostnet::bridge::{Port, add_vlans, remove_vlans, vlans};
 use hostnet::link::{self, Link};
 use hostnet::veth::{self, Veth, VethConf};
-use hostnet::{Error, Netlink, Netns, Owner, Undo, addr, spoof_check, sysctl};
+use hostnet::{Error, Netlink, Owner, Undo, spoof_check, sysctl};
 use libcni::plugin::Request;
-use libcni::types::{IfName, Interface, Mac, Success};
+use libcni::types::{Mac, Success};
 
 use crate::bridge;
 use crate::conf::Conf;
 
 /// Place of the pod's interface in a result: after the bridge and the host's end.
 pub const POD: usize = 2;
-
-/// How long a port may take to come up; the reference gives it as much.
-const UP_WITHIN: Duration = Duration::from_millis(2550);
 
 /// The VLAN a tagged port speaks untagged where the configuration names none, as in the reference.
 pub const NATIVE_VLAN: u16 = 1;
@@ -42,7 +37,7 @@ pub fn attach(
         master: Some(bridge.index),
     };
     let veth = veth::create(host, pod, &wanted)?;
-    undo_pair(&veth, undo);
+    veth::undo_create(&veth, undo);
     // Joining may have changed the address of a bridge that somebody else made.
     let bridge = link::get_by_index(host, bridge.index)?.unwrap_or(bridge);
 
@@ -57,12 +52,6 @@ pub fn attach(
     link::set_alias(host, veth.host.index, &owner.alias())?;
     link::set_up(host, veth.host.index)?;
     Ok((bridge, veth))
-}
-
-/// The pair goes if the ADD fails.
-pub fn undo_pair(veth: &Veth, undo: &mut Undo<'_>) {
-    let name = veth.host.name.clone();
-    undo.push("remove the veth pair", move || link::remove(&mut Netlink::open()?, &name).map(drop));
 }
 
 /// A port's VLANs: its own untagged, those of the trunk tagged. Also for the gateway's port.
@@ -82,15 +71,9 @@ pub fn set_vlans(host: &mut Netlink, conf: &Conf, index: u32, trunk: &[RangeIncl
 
 /// The interfaces of the result, in the reference's order: bridge, host's end, pod's end.
 pub fn result(req: &Request<Conf>, bridge: &Link, veth: &Veth) -> Result<Success, libcni::Error> {
-    let mut pod = interface(&veth.pod);
+    let mut pod = veth.pod.interface();
     pod.sandbox = req.netns()?.display().to_string();
-    Ok(Success { interfaces: vec![interface(bridge), interface(&veth.host), pod], ..Success::default() })
-}
-
-/// A link of the host as it stands in a result.
-pub fn interface(link: &Link) -> Interface {
-    let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
-    Interface { name: link.name.clone(), mac, ..Interface::default() }
+    Ok(Success { interfaces: vec![bridge.interface(), veth.host.interface(), pod], ..Success::default() })
 }
 
 fn mac_of(link: &Link) -> Result<Mac, Error> {
@@ -108,50 +91,4 @@ pub fn prepare_addresses(pod: &mut Netlink, req: &Request<Conf>) {
     }
     let _ = sysctl::set(pod, &format!("net/ipv6/conf/{ifname}/accept_dad"), detect);
     let _ = sysctl::set(pod, &format!("net/ipv4/conf/{ifname}/arp_notify"), "1");
-}
-
-/// Waits until the port has a carrier and counts as up. On a bridge with STP, which listens for half a minute, that is
-/// before it forwards.
-pub fn wait_up(host: &mut Netlink, port: &Link) -> Result<(), Error> {
-    link::wait_up(host, port.index, UP_WITHIN).map(drop)
-}
-
-/// The pod's namespace on DEL; `None` where it is unknown or gone.
-///
-/// # Errors
-/// The path is something else than a namespace: then it is not to be guessed what was meant.
-pub fn open_pod(req: &Request<Conf>) -> Result<Option<Netlink>, Error> {
-    let Some(path) = req.netns_if_any() else { return Ok(None) };
-    Netns::get(path)?.map(Netlink::open_in).transpose()
-}
-
-/// Removes the pair, by its end in the pod. Gone already is fine.
-pub fn remove(pod: Option<&mut Netlink>, owner: &Owner) -> Result<(), Error> {
-    match pod {
-        Some(pod) => link::remove(pod, owner.ifname.as_str()).map(drop),
-        None => remove_host_end(owner),
-    }
-}
-
-/// A namespace whose path is gone may live on, held by a process: then the pair is there as well, and answers for an
-/// address that somebody else is about to get. The host's end is found by its name, and known by its alias: another
-/// pod's may have the same name.
-fn remove_host_end(owner: &Owner) -> Result<(), Error> {
-    let mut host = Netlink::open()?;
-    for name in veth::host_names(owner) {
-        let found = link::get(&mut host, &name)?;
-        if found.is_some_and(|end| end.is_kind("veth") && end.alias == Some(owner.alias())) {
-            link::remove(&mut host, &name)?;
-        }
-    }
-    Ok(())
-}
-
-/// The addresses of the pod's other interfaces: with iptables, the masquerade rules of a container's interfaces on
-/// one network share a chain. None where the pod is gone.
-pub fn addresses_of_others(pod: Option<&mut Netlink>, ifname: &IfName) -> Result<Vec<IpAddr>, Error> {
-    let Some(pod) = pod else { return Ok(Vec::new()) };
-    let own = link::get(pod, ifname.as_str())?.map_or(0, |link| link.index);
-    let others = addr::list_of_others(pod, own)?;
-    Ok(others.iter().map(|address| address.cidr.addr()).collect())
 }

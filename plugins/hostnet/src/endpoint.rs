@@ -39,15 +39,31 @@ pub fn configure(
     routes: &[ResultRoute],
     options: Options,
 ) -> Result<Link> {
+    let link = configure_addresses(pod, ifname, interface, ips, options)?;
+    configure_routes(pod, &link, interface, ips, routes)?;
+    Ok(link)
+}
+
+/// The first half of [`configure`], for a plugin that has routes of its own between the two: addresses, and up.
+///
+/// # Errors
+/// As there.
+pub fn configure_addresses(
+    pod: &mut Netlink,
+    ifname: &str,
+    interface: usize,
+    ips: &[IpConfig],
+    options: Options,
+) -> Result<Link> {
     let link = link::get(pod, ifname)?;
     let link =
         link.ok_or_else(|| Error::os(format!("failed to lookup {ifname:?} in {}", pod.netns()), libc::ENODEV))?;
-    let ips: Vec<_> = ips.iter().filter(|ip| ip.interface.is_some()).collect();
-    let is_anothers = |ip: &&&IpConfig| ip.interface.is_some_and(|index| usize::try_from(index) != Ok(interface));
+    let is_anothers = |ip: &&IpConfig| ip.interface.is_some_and(|index| usize::try_from(index) != Ok(interface));
     if let Some(ip) = ips.iter().find(is_anothers) {
         let doing = format!("failed to add IP addr {} to {ifname:?}", ip.address);
         return Err(Error::other(doing, "invalid interface index"));
     }
+    let ips = own(interface, ips);
     let v6 = ips.iter().any(|ip| !ip.address.is_ipv4());
     if v6 {
         enable_ipv6(pod, ifname)?;
@@ -61,11 +77,31 @@ pub fn configure(
     if v6 && options.dad {
         addr::wait_dad(pod, link.index, DAD_TIMEOUT)?;
     }
-    let gateways = Gateways::of(&ips);
+    Ok(link)
+}
+
+/// The second half: the routes of the result, by the gateways of the pod's addresses.
+///
+/// # Errors
+/// As there.
+pub fn configure_routes(
+    pod: &mut Netlink,
+    link: &Link,
+    interface: usize,
+    ips: &[IpConfig],
+    routes: &[ResultRoute],
+) -> Result<()> {
+    let gateways = Gateways::of(&own(interface, ips));
     for wanted in routes {
         route::add(pod, &programmed(wanted, &gateways, link.index))?;
     }
-    Ok(link)
+    Ok(())
+}
+
+/// The addresses that are this interface's.
+fn own(interface: usize, ips: &[IpConfig]) -> Vec<&IpConfig> {
+    let ours = |ip: &&IpConfig| ip.interface.is_some_and(|index| usize::try_from(index) == Ok(interface));
+    ips.iter().filter(ours).collect()
 }
 
 /// Before the first IPv6 address: the runtime may have switched IPv6 off, and the kernel forgets the addresses of a link

@@ -3,6 +3,7 @@
 
 pub mod addr;
 pub mod bridge;
+pub mod egress;
 pub mod endpoint;
 pub mod error;
 pub mod ipam;
@@ -13,6 +14,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod owner;
+pub mod prev_result;
 mod process;
 pub mod route;
 pub mod spoof_check;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use libcni::types::Mac;
 use libcni::types::names::IFNAME_MAX;
+use libcni::types::{Interface, Mac};
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::RouteNetlinkMessage;
 pub use netlink_packet_route::link::State as OperState;
@@ -61,6 +61,12 @@ impl Link {
     /// Whether it is a bridge, a veth…
     pub fn is_kind(&self, kind: &str) -> bool {
         self.kind.as_deref() == Some(kind)
+    }
+
+    /// A link of the host as it stands in a result.
+    pub fn interface(&self) -> Interface {
+        let mac = self.mac.map(|mac| mac.to_string()).unwrap_or_default();
+        Interface { name: self.name.clone(), mac, ..Interface::default() }
     }
 
     pub(crate) fn read(message: &LinkMessage) -> Self {

@@ -43,7 +43,19 @@ pub fn set(nl: &Netlink, key: &str, value: &str) -> Result<()> {
 /// # Errors
 /// The key cannot be written, or the kernel does not have the family.
 pub fn enable_forwarding(nl: &Netlink, ipv4: bool) -> Result<()> {
-    set(nl, if ipv4 { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" }, "1")
+    set(nl, forwarding(ipv4), "1")
+}
+
+/// Whether the node forwards packets of a family.
+///
+/// # Errors
+/// The key cannot be read.
+pub fn is_forwarding(nl: &Netlink, ipv4: bool) -> Result<bool> {
+    Ok(get(nl, forwarding(ipv4))?.is_some_and(|value| value != "0"))
+}
+
+fn forwarding(ipv4: bool) -> &'static str {
+    if ipv4 { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" }
 }
 
 /// The file of a key. `None` for a key that would lead out of `/proc/sys`: `..`, `.`, an empty part.

@@ -2,6 +2,7 @@
 //! and bridge of both ends: there is no moment at which a half-made one can be seen, and nothing to rename or move.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use libcni::types::Mac;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -14,6 +15,10 @@ use crate::link::{self, Link};
 use crate::netlink::Netlink;
 use crate::owner::Owner;
 use crate::sysctl;
+use crate::undo::Undo;
+
+/// How long an end may take to come up; the reference gives it as much.
+const UP_WITHIN: Duration = Duration::from_millis(2550);
 
 /// What a pair shall be.
 #[derive(Clone, Debug)]
@@ -66,6 +71,46 @@ where
         }
     }
     Err(Error::other(doing(), "no name is free for the host's end"))
+}
+
+/// The pair goes if the ADD fails.
+pub fn undo_create(veth: &Veth, undo: &mut Undo<'_>) {
+    let name = veth.host.name.clone();
+    undo.push("remove the veth pair", move || link::remove(&mut Netlink::open()?, &name).map(drop));
+}
+
+/// Waits until the host's end has a carrier and counts as up. On a bridge with STP, which listens for half a minute,
+/// that is before it forwards.
+///
+/// # Errors
+/// It does not within 2.55 s.
+pub fn wait_up(host: &mut Netlink, veth: &Veth) -> Result<()> {
+    link::wait_up(host, veth.host.index, UP_WITHIN).map(drop)
+}
+
+/// Removes the owner's pair, by its end in the pod. Gone already is fine.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn remove(pod: Option<&mut Netlink>, owner: &Owner) -> Result<()> {
+    match pod {
+        Some(pod) => link::remove(pod, owner.ifname.as_str()).map(drop),
+        None => remove_host_end(owner),
+    }
+}
+
+/// A namespace whose path is gone may live on, held by a process: then the pair is there as well, and answers for an
+/// address that somebody else is about to get. The host's end is found by its name, and known by its alias: another
+/// pod's may have the same name.
+fn remove_host_end(owner: &Owner) -> Result<()> {
+    let mut host = Netlink::open()?;
+    for name in host_names(owner) {
+        let found = link::get(&mut host, &name)?;
+        if found.is_some_and(|end| end.is_kind("veth") && end.alias == Some(owner.alias())) {
+            link::remove(&mut host, &name)?;
+        }
+    }
+    Ok(())
 }
 
 fn message<I>(pod: &Netlink, conf: &VethConf<'_, I>, host_name: &str) -> LinkMessage {

@@ -232,6 +232,40 @@ fn kernel() -> Vec<Row> {
     ]
 }
 
+/// ptp reads the same documents; what is its own.
+fn ptp() -> Vec<Row> {
+    let script = r#"[ $CNI_COMMAND = DEL ] || echo '{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.2/24"}]}'"#;
+    let rows = vec![
+        row("truncated JSON", DECODING, "network config").stdin("{"),
+        row("mtu is text", DECODING, "mtu").keys(json!({"mtu": "1500"})),
+        row("mtu is negative", TEXT, "mtu").keys(json!({"mtu": -1})),
+        row("ipMasq is text", DECODING, "ipMasq").keys(json!({"ipMasq": "true"})),
+        row("no ipam", CONFIG, "ipam.type").keys(json!({"ipam": null})),
+        row("an empty ipam.type", CONFIG, "ipam.type").keys(json!({"ipam": {"type": ""}})),
+        row("no ipam on CHECK", CONFIG, "ipam.type").keys(json!({"ipam": null})).verb("CHECK"),
+        row("an unknown backend", CONFIG, "foo").keys(json!({"ipMasqBackend": "foo"})),
+        row("a subnet that is none", TEXT, "foo").ipam(json!({"subnet": "foo"})),
+        row("an IPAM plugin that is not there", &[7, 999], "missing").keys(json!({"ipam": {"type": "missing"}})),
+        row("an address without a gateway", CONFIG, "10.1.0.2/24 without a gateway").fake(script),
+        row("static without a gateway", CONFIG, "10.1.0.2/24 without a gateway")
+            .keys(json!({"ipam": {"type": "static", "addresses": [{"address": "10.1.0.2/24"}]}})),
+        row("an mtu above the kernel's", FAILED, "mtu").keys(json!({"mtu": 70000})),
+        row("an eth0 that already exists", FAILED, "eth0").prepare(|_, pod| {
+            pod.run("ip link add eth0 type veth peer name other");
+        }),
+        row("a route that leads nowhere", FAILED, "10.9.0.0/16")
+            .keys(json!({"ipam": {"routes": [{"dst": "10.9.0.0/16", "gw": "10.200.0.1"}]}})),
+        row("the plugin's own netns", OWN_NETNS, "netns").env("CNI_NETNS", "/proc/self/ns/net"),
+        row("a netns path that is a file", FAILED, "/etc/passwd").env("CNI_NETNS", "/etc/passwd"),
+        row("DEL: a netns path that is a file", FAILED, "/etc/passwd").env("CNI_NETNS", "/etc/passwd").verb("DEL"),
+        row("STATUS before 1.1.0", VERSION, "STATUS").verb("STATUS"),
+        row("no prevResult", &[7, 999], "prevResult").verb("CHECK").prepare(|host, pod| {
+            host.plugin("ptp").add(v4(), pod, "eth0").success();
+        }),
+    ];
+    rows.into_iter().map(|row| row.plugin("ptp")).collect()
+}
+
 fn stores() -> Vec<Row> {
     vec![
         row("a read-only dataDir", FAILED, "/var/lib/cni").prepare(|host, _| {
@@ -254,7 +288,7 @@ fn stores() -> Vec<Row> {
 
 #[test]
 fn every_refusal_is_an_error_with_its_code_and_changes_nothing() {
-    let groups = [documents, environment, versions, configurations, ranges, delegates, kernel, stores];
+    let groups = [documents, environment, versions, configurations, ranges, delegates, kernel, ptp, stores];
     // The groups side by side: most of the time goes into looking at the state.
     let wrong: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = groups.map(|group| scope.spawn(move || refusals(group()))).into();

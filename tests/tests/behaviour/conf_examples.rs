@@ -13,7 +13,8 @@ use crate::bridge_conf::{leases, links, rules};
 struct Example {
     file: &'static str,
     network: &'static str,
-    bridge: &'static str,
+    /// `None`: it makes none.
+    bridge: Option<&'static str>,
     /// The first pod's addresses.
     addresses: &'static [&'static str],
     masqueraded: bool,
@@ -21,11 +22,11 @@ struct Example {
     has_check: bool,
 }
 
-const EXAMPLES: [Example; 5] = [
+const EXAMPLES: [Example; 6] = [
     Example {
         file: "bridge.conflist",
         network: "podwire-bridge",
-        bridge: "cni0",
+        bridge: Some("cni0"),
         addresses: &["10.88.0.2/16"],
         masqueraded: true,
         has_check: true,
@@ -33,7 +34,7 @@ const EXAMPLES: [Example; 5] = [
     Example {
         file: "bridge-dual-stack.conflist",
         network: "podwire-dual-stack",
-        bridge: "cni-dual0",
+        bridge: Some("cni-dual0"),
         addresses: &["10.89.0.2/16", "fd00:89::2/64"],
         masqueraded: true,
         has_check: true,
@@ -41,7 +42,7 @@ const EXAMPLES: [Example; 5] = [
     Example {
         file: "bridge-nftables.conflist",
         network: "podwire-nftables",
-        bridge: "cni-nft0",
+        bridge: Some("cni-nft0"),
         addresses: &["10.90.0.2/16", "fd00:90::2/64"],
         masqueraded: true,
         has_check: true,
@@ -49,7 +50,7 @@ const EXAMPLES: [Example; 5] = [
     Example {
         file: "bridge-layer2.conflist",
         network: "podwire-layer2",
-        bridge: "br-layer2",
+        bridge: Some("br-layer2"),
         addresses: &[],
         masqueraded: false,
         has_check: true,
@@ -57,10 +58,18 @@ const EXAMPLES: [Example; 5] = [
     Example {
         file: "rkt.conf",
         network: "rkt.kubernetes.io",
-        bridge: "mybridge",
+        bridge: Some("mybridge"),
         addresses: &["10.1.0.2/16"],
         masqueraded: true,
         has_check: false,
+    },
+    Example {
+        file: "ptp.conflist",
+        network: "podwire-ptp",
+        bridge: None,
+        addresses: &["10.91.0.2/16", "fd00:91::2/64"],
+        masqueraded: true,
+        has_check: true,
     },
 ];
 
@@ -100,7 +109,7 @@ fn attach(example: &Example) {
     let (one, two) = (host.pod(), host.pod());
     let result: Value = cnitool.call("add", example.network, &one).success();
     cnitool.call("add", example.network, &two).success();
-    assert_eq!(links(&host, "bridge"), [example.bridge]);
+    assert_eq!(links(&host, "bridge"), example.bridge.as_slice());
     assert_eq!(one.addresses("eth0"), example.addresses, "{}: {result}", example.file);
 
     let outside = internet.listen();
@@ -125,7 +134,8 @@ fn attach(example: &Example) {
         cnitool.call("del", example.network, pod).success();
     }
     assert_eq!((rules(&host), leases(&host)), (vec![], vec![]), "{}", example.file);
-    let rest = |state: tests::State| state.without_link(example.bridge).without("sysctls").without("nft");
+    let rest =
+        |state: tests::State| state.without_link(example.bridge.unwrap_or_default()).without("sysctls").without("nft");
     rest(host.state()).assert_same(&rest(before));
 }
 
@@ -152,4 +162,9 @@ fn bridge_layer2() {
 #[test]
 fn rkt() {
     attach(&EXAMPLES[4]);
+}
+
+#[test]
+fn ptp() {
+    attach(&EXAMPLES[5]);
 }

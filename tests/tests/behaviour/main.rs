@@ -33,6 +33,14 @@ mod mixed_pairs;
 #[cfg(test)]
 mod parallel;
 #[cfg(test)]
+mod ptp;
+#[cfg(test)]
+mod ptp_check;
+#[cfg(test)]
+mod ptp_failed_add;
+#[cfg(test)]
+mod ptp_interop;
+#[cfg(test)]
 mod refusal;
 #[cfg(test)]
 mod static_ipam;

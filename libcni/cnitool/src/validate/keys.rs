@@ -1,7 +1,7 @@
 //! The keys we know, and what stands under them.
 //!
-//! The truth is each plugin's own `src/conf.rs` (`plugins/bridge`, `plugins/loopback`, `ipam/host-local`, `ipam/static`)
-//! and, for a list and the keys of every plugin, `libcni::runtime` and `libcni::plugin`. This table repeats their names, because a
+//! The truth is each plugin's own `src/conf.rs` (`plugins/*`, `ipam/*`) and, for a list and
+//! the keys of every plugin, `libcni::runtime` and `libcni::plugin`. This table repeats their names, because a
 //! configuration must be judged where the plugins are not installed; whoever adds a key there adds it here.
 
 use libcni::types::json::Object;
@@ -71,6 +71,8 @@ const BRIDGE: Keys = &[
     ("disableContainerInterface", Flag),
 ];
 
+const PTP: Keys = &[("ipMasq", Flag), ("ipMasqBackend", Text), ("mtu", Number)];
+
 const TRUNK: Keys = &[("minID", Number), ("maxID", Number), ("id", Number)];
 
 /// Of `ipam` with type host-local; `timeoutSeconds` is of every plugin that delegates.
@@ -120,6 +122,7 @@ pub fn judge_plugin(document: &Document, path: &str, plugin: &Object, findings: 
     let known: Option<Keys> = match kind(plugin) {
         "bridge" => Some(BRIDGE),
         "loopback" => Some(&[]),
+        "ptp" => Some(PTP),
         _ => None,
     };
     if let Some(known) = known {

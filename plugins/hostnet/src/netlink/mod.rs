@@ -41,6 +41,15 @@ impl Netlink {
         Ok(Self { socket, netns })
     }
 
+    /// The side of the namespace at `path`, as DEL needs it: `None` where the path is unknown or the namespace gone.
+    ///
+    /// # Errors
+    /// The path is something else than a namespace: then it is not to be guessed what was meant.
+    pub fn open_if_any(path: Option<&Path>) -> Result<Option<Self>> {
+        let Some(path) = path else { return Ok(None) };
+        Netns::get(path)?.map(Self::open_in).transpose()
+    }
+
     /// The host's side and that of the pod whose namespace is at `path`.
     ///
     /// # Errors

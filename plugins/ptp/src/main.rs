@@ -1,0 +1,79 @@
+//! ptp: a pod with a veth pair of its own to the node, and routes between the two.
+//!
+//! ADD makes, in this order: the pair; the addresses that the IPAM plugin gives out, on the pod's end; the pod's
+//! routes, all of them through the gateway, also to its own subnet; the gateway's addresses and a route to each of the
+//! pod's on the host's end, and forwarding; the masquerade rules. If one step fails, those before it are undone.
+//!
+//! DEL removes the masquerade rules of either backend, the pair with all that hangs on it, and the lease. Forwarding
+//! stays: other pods use it.
+
+mod check;
+mod conf;
+mod host;
+mod lease;
+mod pair;
+mod pod;
+
+use std::process::ExitCode;
+
+use hostnet::nft::Nft;
+use hostnet::{Netlink, Owner, Undo, egress, ipam, veth};
+use libcni::plugin::{self, Network, Plugin, Request};
+use libcni::{Error, Success};
+
+use crate::conf::Conf;
+
+struct Ptp;
+
+impl Plugin for Ptp {
+    type Conf = Conf;
+    const ABOUT: &'static str = concat!("CNI ptp plugin v", env!("CARGO_PKG_VERSION"));
+
+    fn add(&self, req: &Request<Conf>) -> Result<Success, Error> {
+        let conf = req.conf();
+        let owner = Owner::of(req);
+        let mut undo = Undo::new();
+        let (mut host, mut pod) = Netlink::pair(req.netns()?)?;
+        // Before the lease: a second ADD must fail before it is given, and then releases, the first one's.
+        let veth = pair::create(&mut host, &mut pod, req, &owner, &mut undo)?;
+        let mut result = pair::result(req, &veth)?;
+
+        let lease = ipam::add(req, &conf.ipam, &mut undo)?;
+        // Once more, to go before the lease: nobody may be given an address that this pod still answers for.
+        veth::undo_create(&veth, &mut undo);
+        let ends = lease::complete(lease, &mut result)?;
+        pod::configure(&mut pod, req, &ends, &result)?;
+        host::configure(&mut host, &veth.host, &ends)?;
+        conf.egress.ensure(req, &owner, &result.ips, &mut undo)?;
+        veth::wait_up(&mut host, &veth)?;
+        let result = req.finish(result)?;
+        undo.keep();
+        Ok(result)
+    }
+
+    fn del(&self, req: &Request<Conf>) -> Result<(), Error> {
+        let owner = Owner::of(req);
+        let mut pod = Netlink::open_if_any(req.netns_if_any())?;
+        // What is deleted over this connection is paid for when it is closed, once. The masquerade rules go before the
+        // link: the kernel destroys them while it takes the link away, which is as long.
+        let mut nft = Nft::default();
+        let masquerade = egress::remove(&mut nft, pod.as_mut(), &owner).map_err(Error::from);
+        let link = veth::remove(pod.as_mut(), &owner).map_err(Error::from);
+        // An address that the pod still answers for must not be given to another.
+        let lease = req.ipam().filter(|_| link.is_ok()).map_or(Ok(()), |ipam| ipam::del(req, ipam));
+        Error::join([masquerade, link, lease].into_iter().filter_map(Result::err).collect())
+    }
+
+    fn check(&self, req: &Request<Conf>) -> Result<(), Error> {
+        ipam::check(req, &req.conf().ipam)?;
+        check::attachment(req)
+    }
+
+    fn status(&self, network: &Network<Conf>) -> Result<(), Error> {
+        ipam::status(network, &network.conf().ipam)
+    }
+}
+
+fn main() -> ExitCode {
+    plugin::run(&Ptp)
+}
