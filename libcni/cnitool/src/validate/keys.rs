@@ -1,7 +1,7 @@
 //! The keys we know, and what stands under them.
 //!
-//! The truth is each plugin's own `src/conf.rs` (`plugins/bridge`, `plugins/loopback`, `ipam/host-local`, `ipam/static`)
-//! and, for a list and the keys of every plugin, `libcni::runtime` and `libcni::plugin`. This table repeats their names, because a
+//! The truth is each plugin's own `src/conf.rs` (`plugins/bridge`, `plugins/loopback`, `plugins/tuning`, `ipam/host-local`,
+//! `ipam/static`) and, for a list and the keys of every plugin, `libcni::runtime` and `libcni::plugin`. This table repeats their names, because a
 //! configuration must be judged where the plugins are not installed; whoever adds a key there adds it here.
 
 use libcni::types::json::Object;
@@ -20,11 +20,13 @@ enum Shape {
     Text,
     List(&'static Shape),
     Object(Keys),
+    /// An object with keys of any name.
+    Table(&'static Shape),
 }
 
 type Keys = &'static [(&'static str, Shape)];
 
-use Shape::{Any, Flag, List, Number, Text};
+use Shape::{Any, Flag, List, Number, Table, Text};
 
 /// Of a list of plugins. The two flags may be text.
 const LIST: Keys = &[
@@ -73,6 +75,16 @@ const BRIDGE: Keys = &[
 
 const TRUNK: Keys = &[("minID", Number), ("maxID", Number), ("id", Number)];
 
+const TUNING: Keys = &[
+    ("sysctl", Table(&Text)),
+    ("mac", Text),
+    ("mtu", Number),
+    ("promisc", Flag),
+    ("allmulti", Flag),
+    ("txQLen", Number),
+    ("dataDir", Text),
+];
+
 /// Of `ipam` with type host-local; `timeoutSeconds` is of every plugin that delegates.
 const HOST_LOCAL: Keys = &[
     ("type", Text),
@@ -120,6 +132,7 @@ pub fn judge_plugin(document: &Document, path: &str, plugin: &Object, findings: 
     let known: Option<Keys> = match kind(plugin) {
         "bridge" => Some(BRIDGE),
         "loopback" => Some(&[]),
+        "tuning" => Some(TUNING),
         _ => None,
     };
     if let Some(known) = known {
@@ -175,6 +188,12 @@ fn judge_value(document: &Document, path: &str, value: &Value, shape: Shape, who
             }
             return;
         }
+        (Table(item), Value::Object(object)) => {
+            for (key, value) in object {
+                judge_value(document, &under(path, key), value, *item, whose, findings);
+            }
+            return;
+        }
         (Shape::Object(keys), Value::Object(object)) => {
             let whose = format!("{path:?}");
             return judge(document, path, object, &[keys], &whose, findings);
@@ -183,7 +202,7 @@ fn judge_value(document: &Document, path: &str, value: &Value, shape: Shape, who
         (Number, _) => "a number",
         (Text, _) => "a string",
         (List(_), _) => "a list",
-        (Shape::Object(_), _) => "an object",
+        (Shape::Object(_) | Table(_), _) => "an object",
     };
     findings.error(document, path, format!("{path:?} of {whose} must be {expected}"));
 }
