@@ -43,6 +43,10 @@ pub struct Link {
     pub carrier: bool,
     /// Whether it was set promiscuous (`IFF_PROMISC`).
     pub promisc: bool,
+    /// Whether it was set to receive all multicast (`IFF_ALLMULTI`).
+    pub allmulti: bool,
+    /// Length of its transmit queue, in packets.
+    pub txqlen: u32,
     /// The index of the bridge or VRF that it is a port of.
     pub master: Option<u32>,
     /// `IFLA_LINK`: the other end of a veth or the parent of a VLAN, by index in that link's namespace.
@@ -82,6 +86,8 @@ impl Link {
             running: flags.contains(LinkFlags::Running),
             carrier: flags.contains(LinkFlags::LowerUp),
             promisc: flags.contains(LinkFlags::Promisc),
+            allmulti: flags.contains(LinkFlags::Allmulti),
+            txqlen: 0,
             master: None,
             parent: None,
             parent_netns: None,
@@ -94,6 +100,7 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac::new),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::TxQueueLen(length) => link.txqlen = *length,
                 LinkAttribute::OperState(state) => link.oper = *state,
                 LinkAttribute::Controller(index) => link.master = Some(*index),
                 LinkAttribute::Link(index) => link.parent = Some(*index),
@@ -207,6 +214,14 @@ pub fn set_promisc(nl: &mut Netlink, index: u32, on: bool) -> Result<()> {
     set_flag(nl, index, LinkFlags::Promisc, on, "set promiscuity of")
 }
 
+/// Makes a link receive all multicast, or no longer so.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_allmulti(nl: &mut Netlink, index: u32, on: bool) -> Result<()> {
+    set_flag(nl, index, LinkFlags::Allmulti, on, "set allmulti of")
+}
+
 fn set_flag(nl: &mut Netlink, index: u32, flag: LinkFlags, on: bool, doing: &str) -> Result<()> {
     let mut request = message(index);
     request.header.flags = if on { flag } else { LinkFlags::empty() };
@@ -228,6 +243,14 @@ pub fn set_mac(nl: &mut Netlink, index: u32, mac: Mac) -> Result<()> {
 /// The kernel's refusal.
 pub fn set_mtu(nl: &mut Netlink, index: u32, mtu: u32) -> Result<()> {
     set(nl, index, LinkAttribute::Mtu(mtu), &format!("set the mtu {mtu} of"))
+}
+
+/// Gives a link's transmit queue a length, in packets; 0 is a length.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_txqlen(nl: &mut Netlink, index: u32, length: u32) -> Result<()> {
+    set(nl, index, LinkAttribute::TxQueueLen(length), &format!("set the transmit queue length {length} of"))
 }
 
 /// Gives a link an alias: a text for people, of at most 254 bytes (`IFALIASZ` of linux/if.h less a NUL of the message's

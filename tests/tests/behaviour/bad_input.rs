@@ -14,6 +14,7 @@ use crate::bridge_conf::{add, of, v4, with};
 use crate::refusal::{
     CONFIG, DECODING, DELEGATE, ENVIRONMENT, FAILED, OWN_NETNS, Row, TEXT, VERSION, row, write_script,
 };
+use crate::tuning_conf;
 
 /// What is no document, or one of the wrong types.
 fn documents() -> Vec<Row> {
@@ -286,9 +287,76 @@ fn stores() -> Vec<Row> {
     ]
 }
 
+/// tuning with these keys, behind a plugin that made an eth0.
+fn tuning(what: &'static str, codes: &'static [u64], word: &'static str, keys: Value) -> Row {
+    let chained = json!({"prevResult": {"cniVersion": "1.0.0", "interfaces": []}});
+    row(what, codes, word).keys(with(&chained, keys)).plugin("tuning").prepare(|_, pod| tuning_conf::add_eth0(pod))
+}
+
+fn tunings() -> Vec<Row> {
+    let sysctl = |key: &str, value: &str| json!({"sysctl": {key: value}});
+    let twice = r#"{"cniVersion":"1.0.0","name":"net","sysctl":{"net.ipv4.ip_forward":"1","net.ipv4.ip_forward":"0"}}"#;
+    let two_spellings = twice.replace(r#"1","net.ipv4."#, r#"1","net/ipv4/"#);
+    let mac = |mac: &str| json!({ "mac": mac });
+    vec![
+        tuning("a sysctl that is the node's", CONFIG, "kernel.hostname", sysctl("kernel.hostname", "x")),
+        tuning("a sysctl that is the node's, with slashes", CONFIG, "vm/swappiness", sysctl("vm/swappiness", "1")),
+        tuning("a sysctl that climbs", CONFIG, "net/../kernel/hostname", sysctl("net/../kernel/hostname", "x")),
+        tuning("a sysctl that climbs with dots", CONFIG, "net.//.kernel", sysctl("net.//.kernel.hostname", "x")),
+        tuning("a sysctl that is a path", CONFIG, "/etc/passwd", sysctl("/etc/passwd", "x")),
+        tuning(
+            "a sysctl in args that is the node's",
+            CONFIG,
+            "fs.file-max",
+            json!({"args": {"cni": {"sysctl": {"fs.file-max": "1"}}}}),
+        ),
+        tuning("a sysctl that is not there", FAILED, "net/ipv4/nope", sysctl("net.ipv4.nope", "1")),
+        tuning("a value that the kernel refuses", FAILED, "rp_filter", sysctl("net.ipv4.conf.all.rp_filter", "many")),
+        tuning(
+            "a value that is a number",
+            DECODING,
+            "net.ipv4.ip_forward",
+            json!({"sysctl": {"net.ipv4.ip_forward": 1}}),
+        ),
+        tuning("sysctl is a list", DECODING, "sysctl", json!({"sysctl": ["net.ipv4.ip_forward"]})),
+        tuning("a sysctl twice", CONFIG, "duplicated sysctl", json!({})).stdin(twice),
+        tuning("a sysctl in two spellings", CONFIG, "net/ipv4/ip_forward", json!({})).stdin(&two_spellings),
+        tuning("no prevResult for tuning", CONFIG, "Required prevResult missing", json!({"prevResult": null})),
+        tuning("no prevResult for tuning's CHECK", CONFIG, "Required prevResult missing", json!({"prevResult": null}))
+            .verb("CHECK"),
+        tuning("tuning a MAC that is none", CONFIG, "zz", mac("zz")),
+        tuning("tuning a multicast MAC", CONFIG, "01:00:5e:00:00:01", mac("01:00:5e:00:00:01")),
+        tuning("tuning a MAC of zeros", CONFIG, "00:00:00:00:00:00", mac("00:00:00:00:00:00")),
+        tuning("tuning a MAC of CNI_ARGS that is none", CONFIG, "zz", json!({})).env("CNI_ARGS", "MAC=zz"),
+        tuning("tuning with an unknown key in CNI_ARGS", ENVIRONMENT, "FOO=1", json!({})).env("CNI_ARGS", "FOO=1"),
+        tuning("tuning an mtu above the kernel's", FAILED, "mtu 70000", json!({"mtu": 70000})),
+        tuning("tuning an mtu that is text", DECODING, "mtu", json!({"mtu": "1400"})),
+        tuning("tuning a queue below nothing", DECODING, "txQLen", json!({"txQLen": -1})),
+        tuning(
+            "tuning promisc that is text",
+            DECODING,
+            "args.cni.promisc",
+            json!({"args": {"cni": {"promisc": "yes"}}}),
+        ),
+        tuning("tuning an interface that is not there", FAILED, "eth7", json!({"mtu": 1400})).ifname("eth7"),
+        tuning("tuning an interface with /", ENVIRONMENT, "eth/0", json!({"mtu": 1400})).ifname("eth/0"),
+        tuning(
+            "tuning into a dataDir that is a file",
+            FAILED,
+            "/etc/passwd",
+            json!({"mtu": 1400, "dataDir": "/etc/passwd"}),
+        ),
+        tuning("tuning in a netns that is a file", FAILED, "/etc/passwd", json!({"mtu": 1400}))
+            .env("CNI_NETNS", "/etc/passwd"),
+        tuning("tuning the plugin's own netns", OWN_NETNS, "netns", json!({"mtu": 1400}))
+            .env("CNI_NETNS", "/proc/self/ns/net"),
+        tuning("truncated JSON for tuning", DECODING, "network config", json!({})).stdin("{"),
+    ]
+}
+
 #[test]
 fn every_refusal_is_an_error_with_its_code_and_changes_nothing() {
-    let groups = [documents, environment, versions, configurations, ranges, delegates, kernel, ptp, stores];
+    let groups = [documents, environment, versions, configurations, ranges, delegates, kernel, ptp, stores, tunings];
     // The groups side by side: most of the time goes into looking at the state.
     let wrong: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = groups.map(|group| scope.spawn(move || refusals(group()))).into();

@@ -45,4 +45,10 @@ mod refusal;
 #[cfg(test)]
 mod static_ipam;
 #[cfg(test)]
+mod tuning;
+#[cfg(test)]
+mod tuning_backup;
+#[cfg(test)]
+mod tuning_conf;
+#[cfg(test)]
 mod versions;

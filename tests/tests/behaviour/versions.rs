@@ -93,7 +93,8 @@ fn results_are_printed_as_the_reference_prints_them() {
 #[test]
 fn status_and_gc_are_of_1_1_0() {
     for version in all() {
-        for (plugin, conf) in [("bridge", dual()), ("host-local", dual()), ("loopback", layer2()), ("static", dual())] {
+        let of_each = [dual(), dual(), layer2(), dual(), layer2()];
+        for (plugin, conf) in ["bridge", "host-local", "loopback", "static", "tuning"].into_iter().zip(of_each) {
             let host = Host::new();
             let conf = with(&at(version, &conf), json!({"cni.dev/valid-attachments": []}));
             for outcome in [host.plugin(plugin).status(&conf), host.plugin(plugin).gc(&conf)] {
@@ -109,7 +110,7 @@ fn status_and_gc_are_of_1_1_0() {
 #[test]
 fn version_is_one_line_with_all_of_them() {
     let host = Host::new();
-    for plugin in ["bridge", "host-local", "loopback", "static"] {
+    for plugin in ["bridge", "host-local", "loopback", "static", "tuning"] {
         let outcome = host.plugin(plugin).version();
         let line =
             r#"{"cniVersion":"1.1.0","supportedVersions":["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}"#;
@@ -122,7 +123,7 @@ fn version_is_one_line_with_all_of_them() {
 #[test]
 fn without_a_verb_a_plugin_says_what_it_is() {
     let host = Host::new();
-    for plugin in ["bridge", "host-local", "loopback", "static"] {
+    for plugin in ["bridge", "host-local", "loopback", "static", "tuning"] {
         let outcome = host.plugin(plugin).env("CNI_COMMAND", "").version();
         assert_eq!((outcome.status, outcome.stdout.as_str()), (Some(0), ""), "{outcome}");
         let lines: Vec<&str> = outcome.stderr.split('\n').collect();

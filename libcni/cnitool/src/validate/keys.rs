@@ -20,11 +20,13 @@ enum Shape {
     Text,
     List(&'static Shape),
     Object(Keys),
+    /// An object with keys of any name.
+    Table(&'static Shape),
 }
 
 type Keys = &'static [(&'static str, Shape)];
 
-use Shape::{Any, Flag, List, Number, Text};
+use Shape::{Any, Flag, List, Number, Table, Text};
 
 /// Of a list of plugins. The two flags may be text.
 const LIST: Keys = &[
@@ -75,6 +77,16 @@ const PTP: Keys = &[("ipMasq", Flag), ("ipMasqBackend", Text), ("mtu", Number)];
 
 const TRUNK: Keys = &[("minID", Number), ("maxID", Number), ("id", Number)];
 
+const TUNING: Keys = &[
+    ("sysctl", Table(&Text)),
+    ("mac", Text),
+    ("mtu", Number),
+    ("promisc", Flag),
+    ("allmulti", Flag),
+    ("txQLen", Number),
+    ("dataDir", Text),
+];
+
 /// Of `ipam` with type host-local; `timeoutSeconds` is of every plugin that delegates.
 const HOST_LOCAL: Keys = &[
     ("type", Text),
@@ -123,6 +135,7 @@ pub fn judge_plugin(document: &Document, path: &str, plugin: &Object, findings: 
         "bridge" => Some(BRIDGE),
         "loopback" => Some(&[]),
         "ptp" => Some(PTP),
+        "tuning" => Some(TUNING),
         _ => None,
     };
     if let Some(known) = known {
@@ -178,6 +191,12 @@ fn judge_value(document: &Document, path: &str, value: &Value, shape: Shape, who
             }
             return;
         }
+        (Table(item), Value::Object(object)) => {
+            for (key, value) in object {
+                judge_value(document, &under(path, key), value, *item, whose, findings);
+            }
+            return;
+        }
         (Shape::Object(keys), Value::Object(object)) => {
             let whose = format!("{path:?}");
             return judge(document, path, object, &[keys], &whose, findings);
@@ -186,7 +205,7 @@ fn judge_value(document: &Document, path: &str, value: &Value, shape: Shape, who
         (Number, _) => "a number",
         (Text, _) => "a string",
         (List(_), _) => "a list",
-        (Shape::Object(_), _) => "an object",
+        (Shape::Object(_) | Table(_), _) => "an object",
     };
     findings.error(document, path, format!("{path:?} of {whose} must be {expected}"));
 }

@@ -7,7 +7,7 @@ use crate::node::Node;
 /// A node with the plugins that `validate` knows.
 fn node_to_validate() -> Node {
     let node = Node::new();
-    for name in ["bridge", "host-local", "loopback", "other", "static"] {
+    for name in ["bridge", "host-local", "loopback", "other", "static", "tuning"] {
         node.plugin(name, "");
     }
     node
@@ -81,6 +81,16 @@ fn what_is_wrong_with_a_file() {
             "\"mtu\"",
             "error: \"plugins[0].mtu\" of bridge must be a number".into(),
             plugins(r#"{"type":"bridge","mtu":"1460"}"#),
+        ),
+        (
+            "\"mac_\"",
+            "warning: unknown key \"mac_\" of tuning, which is ignored; did you mean \"mac\"?".into(),
+            plugins(r#"{"type":"tuning","mac_":"02:00:00:00:00:01","sysctl":{"net.a.any":"1"}}"#),
+        ),
+        (
+            "\"net.a\"",
+            "error: \"plugins[0].sysctl.net.a\" of tuning must be a string".into(),
+            plugins(r#"{"type":"tuning","sysctl":{"net.a":1}}"#),
         ),
         (
             "\"Type\"",

@@ -125,19 +125,28 @@ fn links_are_changed() {
         link::set_up(host, index).unwrap();
         link::set_promisc(host, index, true).unwrap();
         link::set_mtu(host, index, 1300).unwrap();
+        link::set_allmulti(host, index, true).unwrap();
+        link::set_txqlen(host, index, 0).unwrap();
         link::set_mac(host, index, "02:00:00:00:00:09".parse().unwrap()).unwrap();
         let seen = &json(host, "ip -j link show v")[0];
         assert_eq!((&seen["mtu"], &seen["address"]), (&1300.into(), &"02:00:00:00:00:09".into()));
         let flags = seen["flags"].as_array().unwrap();
-        assert!(flags.contains(&"UP".into()) && flags.contains(&"PROMISC".into()), "{flags:?}");
+        assert!(["UP", "PROMISC", "ALLMULTI"].iter().all(|flag| flags.contains(&(*flag).into())), "{flags:?}");
+        assert!(seen["txqlen"].as_u64().unwrap_or_default() == 0, "{seen}");
         let seen = link::get(host, "v").unwrap().unwrap();
         assert!(seen.up && seen.promisc && !seen.carrier && !seen.running && seen.oper != OperState::Up, "{seen:?}");
+        assert!(seen.allmulti && seen.txqlen == 0, "{seen:?}");
         link::set_promisc(host, index, false).unwrap();
+        link::set_allmulti(host, index, false).unwrap();
+        link::set_txqlen(host, index, 77).unwrap();
+        assert_eq!(json(host, "ip -j link show v")[0]["txqlen"], 77);
         link::set_down(host, index).unwrap();
         link::rename(host, index, "w").unwrap();
         assert!(link::rename(host, index, "lo").unwrap_err().is_exists());
         let seen = link::get(host, "w").unwrap().unwrap();
-        assert!(!seen.up && !seen.promisc && link::get(host, "v").unwrap().is_none());
+        assert!(
+            !seen.up && !seen.promisc && !seen.allmulti && seen.txqlen == 77 && link::get(host, "v").unwrap().is_none()
+        );
         assert_eq!(link::get(host, "a-name-longer-than-fifteen").unwrap(), None);
         run(host, "ip link property add dev w altname a-name-longer-than-fifteen");
         assert_eq!(link::get(host, "a-name-longer-than-fifteen").unwrap().unwrap().index, index);
