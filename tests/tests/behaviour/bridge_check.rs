@@ -1,19 +1,18 @@
 //! CHECK: it finds what is damaged, names it, and mends nothing.
 
 use serde_json::{Value, json};
-use tests::{Host, Pod};
+use tests::Host;
 
 use crate::bridge_conf::{add, check, dual, layer2, masqueraded, with};
+use crate::damage::{self, Table};
 
 /// The name of the pod's port on the host.
 fn port(result: &Value) -> &str {
     result["interfaces"][1]["name"].as_str().unwrap()
 }
 
-type Damage = fn(&Host, &Pod, &Value);
-
 /// What is broken, what the message must contain, and how it is broken.
-const ATTACHMENT: &[(&str, &str, Damage)] = &[
+const ATTACHMENT: &Table = &[
     ("IPv4 address removed", "10.1.0.2/24", |_, pod, _| drop(pod.run("ip address del 10.1.0.2/24 dev eth0"))),
     ("IPv6 address removed", "fd00:1::2/64", |_, pod, _| drop(pod.run("ip address del fd00:1::2/64 dev eth0"))),
     ("default route removed", "default via 10.1.0.1", |_, pod, _| drop(pod.run("ip route del default"))),
@@ -57,7 +56,7 @@ const ATTACHMENT: &[(&str, &str, Damage)] = &[
     ("spoof check emptied", "spoof check", |host, _, _| drop(host.run("nft flush table bridge nat"))),
 ];
 
-const OF_IPTABLES: &[(&str, &str, Damage)] = &[
+const OF_IPTABLES: &Table = &[
     ("jumps flushed", "10.1.0.2", |host, _, _| drop(host.run("iptables -t nat -F POSTROUTING"))),
     ("IPv6 jumps flushed", "fd00:1::2", |host, _, _| drop(host.run("ip6tables -t nat -F POSTROUTING"))),
     ("chains emptied", "CNI-", |host, _, _| drop(host.run("iptables -t nat -F"))),
@@ -68,7 +67,7 @@ const OF_IPTABLES: &[(&str, &str, Damage)] = &[
     }),
 ];
 
-const OF_NFTABLES: &[(&str, &str, Damage)] = &[
+const OF_NFTABLES: &Table = &[
     ("rules flushed", "10.1.0.2", |host, _, _| {
         host.run("nft flush chain inet cni_plugins_masquerade masq_checks");
     }),
@@ -80,28 +79,13 @@ const OF_NFTABLES: &[(&str, &str, Damage)] = &[
     }),
 ];
 
-fn damaged(backend: &str, table: &[(&str, &str, Damage)]) {
+fn damaged(backend: &str, table: &Table) {
     let conf = with(
         &masqueraded(backend),
         json!({"macspoofchk": true, "hairpinMode": true, "portIsolation": true,
             "ipam": {"routes": [{"dst": "192.0.2.0/24"}]}}),
     );
-    let mut wrong = Vec::new();
-    for (what, word, damage) in table {
-        let host = Host::new();
-        let pod = host.pod();
-        let result = add(&host, &conf, &pod);
-        check(&host, &conf, &result, &pod).success();
-        damage(&host, &pod, &result);
-        let before = (host.state(), pod.state());
-        let outcome = check(&host, &conf, &result, &pod);
-        if outcome.status != Some(1) || !outcome.stdout.contains(word) {
-            wrong.push(format!("{backend}, {what}: expected an error with {word:?}\n{outcome}"));
-        }
-        host.state().assert_same(&before.0);
-        pod.state().assert_same(&before.1);
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    damage::is_found("bridge", &conf, table);
 }
 
 #[test]

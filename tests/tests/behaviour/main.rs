@@ -25,6 +25,8 @@ mod bridge_routes;
 #[cfg(test)]
 mod conf_examples;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod loopback;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tests::plugin::with_prev_result;
 use tests::{Host, Plugin, Pod, namespace};
 
-use crate::bridge_conf::{dual, layer2, leases, rules, v4, with};
+use crate::bridge_conf::{dual, layer2, leases, links, rules, v4, with};
 
 /// Whether a reference is newer than Debian's 1.1.1: those that speak 1.1.0 know `ipMasqBackend`, too.
 pub fn is_newer(reference: &Plugin<'_>) -> bool {
@@ -60,7 +60,7 @@ pub fn wait_for_duplicate_detection(host: &Host) {
 }
 
 fn pair<'a>(adder: &Plugin<'a>, remover: &Plugin<'a>, host: &'a Host, what: &str, conf: &Value) {
-    // The first pod is the other suite's: they share the bridge, the store and the tables.
+    // The first pod is the other suite's: they share the store, the tables and the bridge, if there is one.
     let (first, pod) = (host.pod(), host.pod());
     let first_result = remover.add(conf, &first, "eth0").success();
     wait_for_duplicate_detection(host);
@@ -78,31 +78,36 @@ fn pair<'a>(adder: &Plugin<'a>, remover: &Plugin<'a>, host: &'a Host, what: &str
     host.state().assert_same(&before);
     // And the first goes by the hand that did not make it.
     adder.del(with_prev_result(conf, &first_result), &first, "eth0").success();
-    assert_eq!((rules(host), leases(host)), (vec![], vec![]), "{what}");
+    assert_eq!((rules(host), leases(host), links(host, "veth")), (vec![], vec![], vec![]), "{what}");
 }
 
 #[test]
 fn what_the_reference_added_we_check_and_delete() {
-    every_pair(|ours, theirs| (theirs, ours));
+    every_pair("bridge", networks, |ours, theirs| (theirs, ours));
 }
 
 #[test]
 fn what_we_added_the_reference_checks_and_deletes() {
-    every_pair(|ours, theirs| (ours, theirs));
+    every_pair("bridge", networks, |ours, theirs| (ours, theirs));
 }
 
-fn every_pair(order: for<'a> fn(Plugin<'a>, Plugin<'a>) -> (Plugin<'a>, Plugin<'a>)) {
-    let references = Host::new().references("bridge").len();
-    for which in 0..references {
-        let newer = is_newer(&Host::new().references("bridge")[which]);
+/// Our plugin with that of each reference, on each network that the reference knows. `order` says who adds, and who
+/// removes.
+pub fn every_pair(
+    plugin: &str,
+    networks: fn(newer: bool) -> Vec<(&'static str, Value)>,
+    order: for<'a> fn(Plugin<'a>, Plugin<'a>) -> (Plugin<'a>, Plugin<'a>),
+) {
+    for which in 0..Host::new().references(plugin).len() {
+        let newer = is_newer(&Host::new().references(plugin)[which]);
         for (what, conf) in networks(newer) {
             let host = Host::new();
             let nft = nft_alone();
-            let mut theirs = host.references("bridge").swap_remove(which);
+            let mut theirs = host.references(plugin).swap_remove(which);
             if conf["ipMasqBackend"] == "nftables" {
                 theirs = theirs.env("PATH", nft.path().display());
             }
-            let (adder, remover) = order(host.plugin("bridge"), theirs);
+            let (adder, remover) = order(host.plugin(plugin), theirs);
             pair(&adder, &remover, &host, &format!("{what}, reference {which}"), &conf);
         }
     }

@@ -8,10 +8,11 @@ use tests::{Host, Outcome, Pod};
 
 use crate::bridge_conf::{add, check, dual, leases, links, masqueraded, rules, with};
 
-const PODS: usize = 50;
+/// How many are many.
+pub const PODS: usize = 50;
 
 /// Does something for all pods, each in a thread of its own.
-fn at_once<'a, T: Send>(pods: &'a [Pod], act: impl Fn(usize, &'a Pod) -> T + Sync) -> Vec<T> {
+pub fn at_once<'a, T: Send>(pods: &'a [Pod], act: impl Fn(usize, &'a Pod) -> T + Sync) -> Vec<T> {
     let act = &act;
     thread::scope(|scope| {
         let threads: Vec<_> =

@@ -1,15 +1,14 @@
 //! ptp's CHECK: it finds what is damaged at either end, names it, and mends nothing.
 
-use serde_json::{Value, json};
-use tests::{Host, Pod};
+use serde_json::json;
+use tests::Host;
 
 use crate::bridge_conf::with;
+use crate::damage::{self, Table};
 use crate::ptp::{add, check, host_end, masqueraded};
 
-type Damage = fn(&Host, &Pod, &Value);
-
 /// What is broken, what the message must contain, and how it is broken.
-const ATTACHMENT: &[(&str, &str, Damage)] = &[
+const ATTACHMENT: &Table = &[
     ("IPv4 address removed", "10.1.0.2/24", |_, pod, _| drop(pod.run("ip address del 10.1.0.2/24 dev eth0"))),
     ("IPv6 address removed", "fd00:1::2/64", |_, pod, _| drop(pod.run("ip address del fd00:1::2/64 dev eth0"))),
     ("default route removed", "default via 10.1.0.1", |_, pod, _| drop(pod.run("ip route del default"))),
@@ -43,31 +42,15 @@ const ATTACHMENT: &[(&str, &str, Damage)] = &[
     }),
 ];
 
-const OF_IPTABLES: &[(&str, &str, Damage)] =
+const OF_IPTABLES: &Table =
     &[("jumps flushed", "10.1.0.2", |host, _, _| drop(host.run("iptables -t nat -F POSTROUTING")))];
 
-const OF_NFTABLES: &[(&str, &str, Damage)] = &[("rules flushed", "10.1.0.2", |host, _, _| {
+const OF_NFTABLES: &Table = &[("rules flushed", "10.1.0.2", |host, _, _| {
     host.run("nft flush chain inet cni_plugins_masquerade masq_checks");
 })];
 
-fn damaged(backend: &str, table: &[(&str, &str, Damage)]) {
-    let mut wrong = Vec::new();
-    for (what, word, damage) in table {
-        let host = Host::new();
-        let pod = host.pod();
-        let conf = masqueraded(backend);
-        let result = add(&host, &conf, &pod);
-        check(&host, &conf, &result, &pod).success();
-        damage(&host, &pod, &result);
-        let before = (host.state(), pod.state());
-        let outcome = check(&host, &conf, &result, &pod);
-        if outcome.status != Some(1) || !outcome.stdout.contains(word) {
-            wrong.push(format!("{backend}, {what}: expected an error with {word:?}\n{outcome}"));
-        }
-        host.state().assert_same(&before.0);
-        pod.state().assert_same(&before.1);
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+fn damaged(backend: &str, table: &Table) {
+    damage::is_found("ptp", &masqueraded(backend), table);
 }
 
 #[test]
