@@ -101,15 +101,18 @@ impl Iptables {
         Err(refusal(&self.restore, &format!("change table {table}"), &output))
     }
 
-    /// The rules of a chain, without those that have parts no rule of ours has. `None` where there is no such
-    /// chain; iptables has the same exit status for a table it cannot read.
+    /// The rules of a chain, without those that have parts no [`Rule`] has. `None` as for [`Self::list`].
     pub fn rules(&self, table: &str, chain: &str) -> Result<Option<Vec<Rule>>, Error> {
+        let listed = self.list(table, chain)?;
+        Ok(listed.map(|lines| lines.iter().filter_map(|line| Rule::read(line)).collect()))
+    }
+
+    /// A chain's lines as `-S` prints them. `None` where there is no such chain; iptables has the same exit status
+    /// for a table it cannot read.
+    pub fn list(&self, table: &str, chain: &str) -> Result<Option<Vec<String>>, Error> {
         let output = process::run(&self.iptables, &["-t", table, "-S", chain, WAIT], b"")?;
         match output.code {
-            Some(0) => {
-                let text = String::from_utf8_lossy(&output.stdout);
-                Ok(Some(text.lines().filter_map(Rule::read).collect()))
-            }
+            Some(0) => Ok(Some(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())),
             Some(1) => Ok(None),
             _ => Err(refusal(&self.iptables, &format!("list {chain} of table {table}"), &output)),
         }
@@ -188,15 +191,20 @@ impl fmt::Display for Rule {
             }
         }
         if !self.comment.is_empty() {
-            let escaped = self.comment.replace('\\', "\\\\").replace('"', "\\\"");
-            write!(f, " -m comment --comment \"{escaped}\"")?;
+            write!(f, " -m comment --comment {}", quote(&self.comment))?;
         }
         write!(f, " -j {}", self.target)
     }
 }
 
+/// A word of a command to [`Iptables::restore`] that may hold spaces and quotes. What it cannot hold is the end of a
+/// line: values from outside are checked before they come here.
+pub fn quote(word: &str) -> String {
+    format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
 /// The words of a saved rule: separated by spaces, quoted with `"`, any character escaped with `\` inside quotes.
-fn words(line: &str) -> Option<Vec<String>> {
+pub fn words(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut chars = line.chars().peekable();
     while let Some(first) = chars.next() {
