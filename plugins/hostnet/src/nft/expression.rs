@@ -11,6 +11,8 @@ use netlink_packet_netfilter::nftables::{
 
 pub use netlink_packet_netfilter::nftables::{MetaKey, Operator};
 
+use super::ct::{self, CtKey};
+
 /// `NF_DROP` and `NF_ACCEPT` of linux/netfilter.h.
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
@@ -25,6 +27,8 @@ pub const NETWORK_HEADER: u32 = 1;
 pub enum Expression {
     /// Loads something known about the packet: the interface it came in by, its protocol...
     Meta(MetaKey),
+    /// Loads something known about the connection that the packet belongs to.
+    Ct(CtKey),
     /// Loads bytes of the packet.
     Payload {
         /// `LINK_HEADER` or `NETWORK_HEADER`.
@@ -67,6 +71,7 @@ impl Expression {
         let reg = Register::Reg1;
         let expressions = match self {
             Self::Meta(key) => Expressions::Meta(vec![Meta::DestinationRegister(reg), Meta::Key(key)]),
+            Self::Ct(key) => ct::write(key),
             Self::Payload { base, offset, len } => Expressions::Payload(vec![
                 Payload::DestinationRegister(reg),
                 Payload::Base(base),
@@ -132,6 +137,9 @@ impl Expression {
                 if expression_type == "masq" && attributes.is_empty() =>
             {
                 Some(Self::Masquerade)
+            }
+            Expressions::Other { expression_type, attributes } if expression_type == ct::NAME => {
+                ct::read(&attributes).map(Self::Ct)
             }
             _ => None,
         }

@@ -131,6 +131,11 @@ impl Rule {
         self.payload.windows(text.len().max(1)).any(|bytes| bytes == text.as_bytes())
     }
 
+    /// The rule as the kernel sent it, for whoever looks for something that no expression here has.
+    pub fn bytes(&self) -> &[u8] {
+        &self.payload
+    }
+
     /// What it consists of.
     pub fn expressions(&self) -> Vec<Expression> {
         let attributes = self.payload.get(HEADER_LEN..).unwrap_or_default();

@@ -10,6 +10,7 @@
 //! Bytes and numbers: `include/uapi/linux/netfilter/nf_tables.h`, and what `nft --debug=netlink` prints.
 
 mod batch;
+mod ct;
 mod expression;
 mod matches;
 mod message;
@@ -17,8 +18,9 @@ mod names;
 mod userdata;
 
 pub use batch::{Batch, Hook};
+pub use ct::{CtKey, ct_state, ct_status};
 pub use expression::{Expression, MetaKey, Operator, Verdict};
-pub use matches::{Direction, address, ether_source, iifname, ip_version, masked_address, read_address};
+pub use matches::{Direction, address, ether_source, iifname, interface, ip_version, masked_address, read_address};
 pub use message::Rule;
 pub use names::{Chain, Family, Table};
 pub use netlink_packet_netfilter::nftables::InetHookNumber;

@@ -1,0 +1,207 @@
+//! The iptables backend, with the reference's chains and rules in table `filter`.
+//!
+//! ```text
+//! FORWARD      -> CNI-ISOLATION-STAGE-1    before everything, where a bridge has a policy
+//!              -> KUBE-...                 of kube-proxy, if it is there
+//!              -> CNI-FORWARD -> CNI-ADMIN the administrator's own rules
+//!                                          three rules for each address of a pod
+//! ```
+//!
+//! An ADD reads what is there, adds what is missing in one transaction, and then removes what is in the way: at no moment
+//! is there less than there should be. Readers and writers are one at a time ([`crate::lock`]).
+
+mod filter;
+mod forward;
+mod isolation;
+mod pods;
+mod rule;
+
+use std::net::IpAddr;
+
+use hostnet::Error;
+use hostnet::iptables::Version;
+use hostnet::nft::Nft;
+use libcni::types::Cidr;
+
+use filter::{Filter, Wanted};
+use isolation::Stages;
+use rule::Rule;
+
+use crate::policy::Policy;
+use crate::rules::Rules;
+
+/// The chain with the pods' rules.
+pub const CNI_FORWARD: &str = "CNI-FORWARD";
+/// The chain that knows which bridges have a policy.
+pub const STAGE_1: &str = "CNI-ISOLATION-STAGE-1";
+/// The chain that knows which bridges may not be entered from those.
+pub const STAGE_2: &str = "CNI-ISOLATION-STAGE-2";
+
+const FORWARD: &str = "FORWARD";
+
+/// Makes the rules for each family that the pod has addresses of. What is there already stays as it is.
+pub fn add(rules: Rules<'_>) -> Result<(), Error> {
+    rules.versions().try_for_each(|version| rules.add_version(version))
+}
+
+/// Compares; changes nothing.
+pub fn check(rules: Rules<'_>) -> Result<(), Error> {
+    rules.versions().try_for_each(|version| rules.check_version(version))
+}
+
+/// Removes the rules of the owners that `is_gone` says so of, by the tag of their comments, and those rules of these
+/// addresses that have no owner. `words`: what stands in every such tag, so that others' rules need not be read.
+/// Shared chains stay, as the reference's do. Both flavours of iptables are looked into, whichever is in use.
+pub fn remove(words: &str, is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr]) -> Result<(), Error> {
+    let mut outcome = Ok(());
+    for version in Version::ALL {
+        let addresses: Vec<IpAddr> = addresses.iter().copied().filter(|address| is_of(version, *address)).collect();
+        let nft = remove_from(&mut Filter::in_nft(version), words, is_gone, &addresses);
+        outcome = outcome.and(nft.or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(()) }));
+        let legacy = Filter::in_legacy(version).and_then(|legacy| match legacy {
+            Some(mut filter) => remove_from(&mut filter, words, is_gone, &addresses),
+            None => Ok(()),
+        });
+        outcome = outcome.and(legacy);
+    }
+    outcome
+}
+
+fn remove_from(
+    filter: &mut Filter,
+    words: &str,
+    is_gone: &dyn Fn(&str) -> bool,
+    addresses: &[IpAddr],
+) -> Result<(), Error> {
+    // The addresses of an owner are in its own rules; the configuration may not know them any more.
+    let mut wanted = Wanted { words: vec![words.to_owned()], ..Wanted::default() };
+    let tagged = filter.rules(CNI_FORWARD, &wanted)?;
+    wanted.addresses = tagged.iter().filter_map(Rule::address).chain(addresses.iter().copied()).collect();
+    if wanted.addresses.is_empty() {
+        return Ok(());
+    }
+    let doomed = pods::doomed(&filter.rules(CNI_FORWARD, &wanted)?, is_gone, addresses);
+    filter.remove(&doomed.into_iter().map(|rule| (CNI_FORWARD, rule)).collect::<Vec<_>>())
+}
+
+fn is_of(version: Version, address: IpAddr) -> bool {
+    Version::of(&Cidr::host(address)) == version
+}
+
+impl Rules<'_> {
+    /// Those with addresses: the others' programs are not asked, they may not be there.
+    fn versions(&self) -> impl Iterator<Item = Version> {
+        Version::ALL.into_iter().filter(|version| self.addresses(*version).next().is_some())
+    }
+
+    fn addresses(&self, version: Version) -> impl Iterator<Item = IpAddr> {
+        self.pod.addresses.iter().copied().filter(move |address| is_of(version, *address))
+    }
+
+    fn add_version(&self, version: Version) -> Result<(), Error> {
+        let mut filter = Filter::open(version)?;
+        let (mut commands, mut extra) = (Vec::new(), Vec::new());
+        let stages = read_stages(&mut filter)?;
+        if let Some(bridge) = self.bridge {
+            commands.extend(stages.commands(&bridge.name, self.conf.policy));
+            extra.extend(stages.outdated(&bridge.name, self.conf.policy));
+        }
+        let forward = filter.rules(FORWARD, &Wanted::all())?;
+        if !self.policy_only {
+            self.add_chains(&mut filter, &mut commands)?;
+        }
+        let moves = if self.policy_only { forward::policy_moves } else { forward::moves };
+        let moves = moves(&forward, self.isolates());
+        commands.extend(moves.add);
+        extra.extend(moves.remove.into_iter().map(|rule| (FORWARD, rule)));
+        if !self.policy_only {
+            extra.extend(self.add_pod(version, &mut filter, &mut commands)?);
+        }
+        filter.change(&commands)?;
+        filter.remove(&extra)
+    }
+
+    fn isolates(&self) -> bool {
+        self.conf.policy != Policy::Open
+    }
+
+    /// The chains that are there before the jumps to them.
+    fn add_chains(&self, filter: &mut Filter, commands: &mut Vec<String>) -> Result<(), Error> {
+        for chain in [CNI_FORWARD, &self.conf.admin_chain] {
+            if !filter.has_chain(chain)? {
+                commands.push(format!("-N {chain}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds to CNI-FORWARD; the older rules of these addresses, whose owner is gone, are what it returns.
+    fn add_pod(
+        &self,
+        version: Version,
+        filter: &mut Filter,
+        commands: &mut Vec<String>,
+    ) -> Result<Vec<(&'static str, Rule)>, Error> {
+        let admin = &self.conf.admin_chain;
+        let addresses: Vec<IpAddr> = self.addresses(version).collect();
+        let wanted = Wanted { words: vec![admin.clone()], addresses: addresses.clone(), all: false };
+        let present = filter.rules(CNI_FORWARD, &wanted)?;
+        if !present.iter().any(|rule| rule.target == *admin && rule.is_unconditional()) {
+            commands.push(format!(
+                "-I {CNI_FORWARD} 1 -m comment --comment \"CNI firewall plugin admin overrides\" -j {admin}"
+            ));
+        }
+        let mut replaced = Vec::new();
+        for address in addresses.into_iter().filter(|address| !pods::are_complete(&present, *address, &self.pod.tag())) {
+            commands.extend(pods::commands(self.pod, address));
+            replaced.extend(pods::all_of(&present, address).into_iter().map(|rule| (CNI_FORWARD, rule)));
+        }
+        Ok(replaced)
+    }
+
+    fn check_version(&self, version: Version) -> Result<(), Error> {
+        let mut filter = Filter::open(version)?;
+        self.compare(version, &mut filter)?.map_err(|what| {
+            let doing = format!("check the firewall rules of container {}", self.pod.owner.container);
+            Error::other(doing, format!("{what} in table filter of {version:?}"))
+        })
+    }
+
+    /// The inner error is what is wrong.
+    fn compare(&self, version: Version, filter: &mut Filter) -> Result<Result<(), String>, Error> {
+        let forward = filter.rules(FORWARD, &Wanted::all())?;
+        let mut strict = self.policy_only;
+        if !self.policy_only {
+            let admin = &self.conf.admin_chain;
+            let addresses: Vec<IpAddr> = self.addresses(version).collect();
+            let wanted = Wanted { words: vec![admin.clone()], addresses: addresses.clone(), all: false };
+            let present = filter.rules(CNI_FORWARD, &wanted)?;
+            let jumps = |rule: &Rule| rule.target == *admin && rule.is_unconditional();
+            let asked = present.iter().position(jumps);
+            let allowed = present.iter().position(|rule| !jumps(rule) && rule.target == "ACCEPT");
+            let admin_first = asked.is_some_and(|asked| allowed.is_none_or(|allowed| asked < allowed));
+            strict = addresses.iter().any(|address| pods::is_ours(&present, *address));
+            let outcome = forward::check(&forward, self.isolates(), strict)
+                .and_then(|()| match admin_first {
+                    true => Ok(()),
+                    false => Err(format!("expected {CNI_FORWARD} rule [-j {admin}] not found ahead of the pod's")),
+                })
+                .and_then(|()| {
+                    addresses.iter().try_for_each(|address| pods::check(&present, *address, &self.pod.tag()))
+                });
+            if outcome.is_err() {
+                return Ok(outcome);
+            }
+        }
+        let Some(bridge) = self.bridge.filter(|_| self.isolates()) else { return Ok(Ok(())) };
+        let stages = read_stages(filter)?;
+        Ok(forward::check_policy(&forward, true).and_then(|()| stages.check(&bridge.name, self.conf.policy, strict)))
+    }
+}
+
+fn read_stages(filter: &mut Filter) -> Result<Stages, Error> {
+    let mut read = |chain: &str| -> Result<Option<Vec<Rule>>, Error> {
+        if filter.has_chain(chain)? { filter.rules(chain, &Wanted::all()).map(Some) } else { Ok(None) }
+    };
+    Ok(Stages { rules: [read(STAGE_1)?, read(STAGE_2)?] })
+}

@@ -1,0 +1,113 @@
+//! What a pod's rules are made from, and the verbs over the backends.
+
+use std::net::IpAddr;
+
+use hostnet::iptables::{Iptables, Version};
+use hostnet::nft::Nft;
+use hostnet::{Error, Undo};
+use libcni::types::Cidr;
+
+use crate::backend::Backend;
+use crate::bridge::Bridge;
+use crate::conf::Conf;
+use crate::firewalld::Firewalld;
+use crate::pod::Pod;
+use crate::policy::Policy;
+use crate::{iptables, nftables};
+
+/// What shall be there.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The bridge it hangs on, if it does.
+    pub bridge: Option<&'a Bridge>,
+    /// Its policy, the administrator's chain, the zone.
+    pub conf: &'a Conf,
+    /// Only what the policy needs: somebody else lets the pod's packets through.
+    pub policy_only: bool,
+}
+
+impl<'a> Rules<'a> {
+    /// Makes them. The pod's are removed again if the ADD fails; those that pods share stay.
+    pub fn add(self, backend: Backend, undo: &mut Undo<'a>) -> Result<(), Error> {
+        let pod = self.pod;
+        match backend {
+            Backend::Iptables => {
+                undo.push("remove the pod's rules", move || iptables::remove(&pod.tag(), &|tag| tag == pod.tag(), &[]));
+                iptables::add(self)
+            }
+            Backend::Nftables => {
+                undo.push("remove the pod's rules", move || nftables::remove(&|tag| tag == pod.tag()));
+                nftables::add(self)
+            }
+            Backend::Firewalld => {
+                let firewalld = Firewalld::connect()?;
+                let zone = &self.conf.zone;
+                undo.push("remove the pod's sources", move || remove_sources(zone, &pod.addresses));
+                sources(&pod.addresses).try_for_each(|source| firewalld.add_source(zone, source))?;
+                if self.conf.policy == Policy::Open && self.bridge.is_none() {
+                    return Ok(());
+                }
+                Self { policy_only: true, ..self }.add(Backend::of_rules(), undo)
+            }
+        }
+    }
+
+    /// Compares them with what is there; changes nothing.
+    pub fn check(self, backend: Backend) -> Result<(), Error> {
+        match backend {
+            Backend::Iptables => iptables::check(self),
+            Backend::Nftables => nftables::check(self),
+            Backend::Firewalld => {
+                let firewalld = Firewalld::connect()?;
+                let zone = &self.conf.zone;
+                for source in sources(&self.pod.addresses) {
+                    if !firewalld.has_source(zone, source)? {
+                        let what = format!("failed to find the address {source} in {zone} zone");
+                        return Err(Error::other("check the sources of firewalld", what));
+                    }
+                }
+                if self.conf.policy == Policy::Open {
+                    return Ok(());
+                }
+                Self { policy_only: true, ..self }.check(Backend::of_rules())
+            }
+        }
+    }
+}
+
+fn sources(addresses: &[IpAddr]) -> impl Iterator<Item = Cidr> {
+    addresses.iter().map(|address| Cidr::host(*address))
+}
+
+/// Removes what [`Rules::add`] made for pods: the rules of the owners that `is_gone` says so of by their tag, in whatever
+/// backend they are, and the reference's rules for these addresses. `words` stands in every such tag.
+///
+/// All is tried; a backend that does not work on this node has nothing to report.
+pub fn remove(words: &str, is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr]) -> Vec<Error> {
+    let nft = nftables::remove(is_gone).or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(()) });
+    [nft, iptables::remove(words, is_gone, addresses)].into_iter().filter_map(Result::err).collect()
+}
+
+/// Takes a pod's addresses out of a zone of firewalld.
+pub fn remove_sources(zone: &str, addresses: &[IpAddr]) -> Result<(), Error> {
+    if addresses.is_empty() || !Firewalld::is_running() {
+        return Ok(());
+    }
+    let firewalld = Firewalld::connect()?;
+    sources(addresses).try_for_each(|source| firewalld.remove_source(zone, source))
+}
+
+/// Why a backend does not work on this node.
+pub fn unusable(backend: Backend) -> Option<String> {
+    match backend {
+        Backend::Iptables => match Iptables::find(Version::V4) {
+            Ok(program) if program.is_usable() => None,
+            Ok(_) => Some("iptables cannot list table filter".to_owned()),
+            Err(error) => Some(error.to_string()),
+        },
+        Backend::Nftables => (!Nft::is_usable()).then(|| "the kernel has no nf_tables".to_owned()),
+        Backend::Firewalld => (!Firewalld::is_running()).then(|| "firewalld does not run".to_owned()),
+    }
+}
