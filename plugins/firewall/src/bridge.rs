@@ -35,7 +35,11 @@ impl Bridge {
         let Some(bridge) = bridge else { return without(result, policy) };
         if !is_plain(&bridge.name) {
             let why = "rules cannot name it: letters, digits and _ . - @ are what they can";
-            return if policy == Policy::Open { Ok(None) } else { Err(refuse("prevResult.interfaces", &bridge.name, why)) };
+            return if policy == Policy::Open {
+                Ok(None)
+            } else {
+                Err(refuse("prevResult.interfaces", &bridge.name, why))
+            };
         }
         let port = others.into_iter().find(|link| link.master == Some(bridge.index));
         Ok(Some(Self { name: bridge.name, port }))
@@ -46,7 +50,7 @@ impl Bridge {
     ///
     /// # Errors
     /// The result names no port of the bridge; the kernel's refusal.
-    pub fn isolate(&self, undo: &mut Undo<'_>) -> Result<(), Error> {
+    pub fn isolate(&self, undo: &mut Undo<'_>) -> Result<(), hostnet::Error> {
         let (index, settings) = self.port()?;
         if settings.isolated {
             return Ok(());
@@ -60,14 +64,15 @@ impl Bridge {
     ///
     /// # Errors
     /// As for [`isolate`](Self::isolate).
-    pub fn is_isolated(&self) -> Result<bool, Error> {
+    pub fn is_isolated(&self) -> Result<bool, hostnet::Error> {
         Ok(self.port()?.1.isolated)
     }
 
-    fn port(&self) -> Result<(u32, Port), Error> {
+    fn port(&self) -> Result<(u32, Port), hostnet::Error> {
         let port = self.port.as_ref().and_then(|link| Some((link.index, link.port?)));
         port.ok_or_else(|| {
-            refuse("prevResult.interfaces", &self.name, "none of the host's interfaces is a port of this bridge")
+            let doing = format!("isolate the pod's port of bridge {}", self.name);
+            hostnet::Error::other(doing, "none of the interfaces in prevResult is a port of it")
         })
     }
 }

@@ -74,9 +74,13 @@ fn prepare(nft: &mut Nft, batch: &mut Batch) -> Result<(), Error> {
         return Ok(());
     }
     batch.ensure_table(TABLE, Some(TABLE_COMMENT));
-    for (chain, hook, comment) in
-        [(BRIDGES, None, None), (CLOSED, None, None), (ADMIN, None, Some(ADMIN_COMMENT)), (PODS, None, None), (FORWARD, Some(HOOK), None)]
-    {
+    for (chain, hook, comment) in [
+        (BRIDGES, None, None),
+        (CLOSED, None, None),
+        (ADMIN, None, Some(ADMIN_COMMENT)),
+        (PODS, None, None),
+        (FORWARD, Some(HOOK), None),
+    ] {
         if !nft.has_chain(chain)? {
             batch.create_chain(chain, hook, comment);
         }
@@ -110,8 +114,10 @@ fn add_pod(nft: &mut Nft, batch: &mut Batch, pod: &Pod) -> Result<(), Error> {
     let present = nft.rules(PODS)?;
     for address in &pod.addresses {
         let wanted = of_address(*address);
-        let (mine, others): (Vec<&Rule>, Vec<&Rule>) =
-            present.iter().filter(|rule| wanted.contains(&rule.expressions())).partition(|rule| is_of(rule, &pod.tag()));
+        let (mine, others): (Vec<&Rule>, Vec<&Rule>) = present
+            .iter()
+            .filter(|rule| wanted.contains(&rule.expressions()))
+            .partition(|rule| is_of(rule, &pod.tag()));
         for rule in others {
             batch.remove_rule(PODS, rule.handle());
         }
@@ -228,10 +234,16 @@ pub fn check(rules: Rules<'_>) -> Result<(), Error> {
         }
     }
     let Some(bridge) = rules.bridge else { return Ok(()) };
+    if rules.conf.policy == Policy::Isolated && !bridge.is_isolated()? {
+        return missing(format!("the pod's port of bridge {} is not isolated", bridge.name));
+    }
     for (chain, wanted) in of_bridge(&bridge.name, rules.conf.policy) {
         if expressions(rules_of_bridge(&mut nft, chain, &bridge.name)?) != wanted {
             let policy = rules.conf.policy;
-            return missing(format!("the rules of {chain} for bridge {} are not those of ingressPolicy {policy}", bridge.name));
+            return missing(format!(
+                "the rules of {chain} for bridge {} are not those of ingressPolicy {policy}",
+                bridge.name
+            ));
         }
     }
     Ok(())

@@ -99,29 +99,24 @@ impl Filter {
         }
     }
 
-    /// Makes chains and adds rules, all or none. None at all starts no process.
-    pub fn change(&self, commands: &[String]) -> Result<(), Error> {
+    /// Changes the table. Commands for iptables-restore, in one transaction: without any no process is started. Rules that
+    /// go are removed by handle when the others are there; where there are no handles, in the same transaction.
+    pub fn change(&mut self, change: &Change) -> Result<(), Error> {
+        let removed_by_words = match &self.source {
+            Source::Nft(_) => Vec::new(),
+            Source::Lines(_) => change.remove.iter().filter_map(|(_, rule)| rule.removal()).collect(),
+        };
+        let commands = [change.add.as_slice(), &removed_by_words, &change.front].concat();
         match &self.program {
-            Some(program) if !commands.is_empty() => program.restore(FILTER, commands),
-            _ => Ok(()),
-        }
-    }
-
-    /// Removes rules, each of the chain it stands with; those that are gone meanwhile are passed over.
-    pub fn remove(&mut self, rules: &[(&str, Rule)]) -> Result<(), Error> {
-        if rules.is_empty() {
-            return Ok(());
+            Some(program) if !commands.is_empty() => program.restore(FILTER, &commands)?,
+            _ => {}
         }
         let table = self.table();
         match &mut self.source {
-            Source::Nft(nft) => nft.settle(|nft| remove_by_handle(nft, table, rules)),
-            Source::Lines(_) => {
-                let lines = rules.iter().filter_map(|(_, rule)| match &rule.place {
-                    Place::Line(line) => Some(format!("-D{}", line.strip_prefix("-A")?)),
-                    Place::Handle(_) => None,
-                });
-                self.change(&lines.collect::<Vec<_>>())
+            Source::Nft(nft) if !change.remove.is_empty() => {
+                nft.settle(|nft| remove_by_handle(nft, table, &change.remove))
             }
+            _ => Ok(()),
         }
     }
 
@@ -130,8 +125,19 @@ impl Filter {
     }
 }
 
+/// What becomes of the table.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// Commands that make chains and add rules.
+    pub add: Vec<String>,
+    /// Rules that go, each with its chain.
+    pub remove: Vec<(&'static str, Rule)>,
+    /// Commands for after that: a rule that is like one that goes.
+    pub front: Vec<String>,
+}
+
 /// Looked for once more: a second DEL may have been faster.
-fn remove_by_handle(nft: &mut Nft, table: Table, rules: &[(&str, Rule)]) -> Result<Batch, Error> {
+fn remove_by_handle(nft: &mut Nft, table: Table, rules: &[(&'static str, Rule)]) -> Result<Batch, Error> {
     let mut batch = Batch::default();
     let mut chains: Vec<&str> = rules.iter().map(|(chain, _)| *chain).collect();
     chains.dedup();

@@ -14,13 +14,15 @@ const FORWARD_COMMENT: &str = "CNI firewall plugin rules";
 /// Of the jump, and of all that is the same for every policy.
 pub const POLICY_COMMENT: &str = "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)";
 
-/// The changes that bring the jumps where they belong. Added first, then removed: the way is never without them.
+/// The changes that bring the jumps where they belong.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Moves {
-    /// Commands for iptables-restore.
-    pub add: Vec<String>,
+    /// The command for the jump to the pods' rules; it counts the rules as they are.
+    pub add: Option<String>,
     /// Jumps that stand at the wrong place, or twice.
     pub remove: Vec<Rule>,
+    /// The command for the policies' jump, after the others.
+    pub front: Option<String>,
 }
 
 fn is_jump(rule: &Rule, chain: &str) -> bool {
@@ -33,25 +35,21 @@ pub fn policy_moves(present: &[Rule], isolate: bool) -> Moves {
     let is_first = present.first().is_some_and(|rule| is_jump(rule, STAGE_1));
     let jumps = present.iter().filter(|rule| is_jump(rule, STAGE_1));
     let remove: Vec<Rule> = jumps.skip(usize::from(is_first)).cloned().collect();
-    let moves = !is_first && (isolate || !remove.is_empty());
-    let add = if moves { vec![jump(1, POLICY_COMMENT, STAGE_1)] } else { Vec::new() };
-    Moves { add, remove }
+    let front = (!is_first && (isolate || !remove.is_empty())).then(|| jump(1, POLICY_COMMENT, STAGE_1));
+    Moves { add: None, remove, front }
 }
 
 /// The same with the jump to the pods' rules.
 pub fn moves(present: &[Rule], isolate: bool) -> Moves {
     let mut moves = policy_moves(present, isolate);
-    let stage_moves = !moves.add.is_empty();
-    let stage_is_first = present.first().is_some_and(|rule| is_jump(rule, STAGE_1));
-
-    // Behind kube-proxy's jumps and the policies', by the numbers that the rules have now.
     let behind_kube = present.iter().rposition(|rule| rule.target.starts_with(KUBE)).map_or(0, |index| index + 1);
-    let place = behind_kube.max(usize::from(stage_is_first));
+    let behind_policies = present.first().is_some_and(|rule| is_jump(rule, STAGE_1));
+    let place = behind_kube.max(usize::from(behind_policies));
     let jumps: Vec<_> = present.iter().enumerate().filter(|(_, rule)| is_jump(rule, CNI_FORWARD)).collect();
     let good = jumps.iter().find(|(index, _)| *index >= place).map(|(index, _)| *index);
     if good.is_none() {
-        // iptables counts from 1, and the policies' jump may have come in front.
-        moves.add.push(jump(place + 1 + usize::from(stage_moves), FORWARD_COMMENT, CNI_FORWARD));
+        // iptables counts from 1.
+        moves.add = Some(jump(place + 1, FORWARD_COMMENT, CNI_FORWARD));
     }
     moves.remove.extend(jumps.into_iter().filter(|(index, _)| Some(*index) != good).map(|(_, rule)| rule.clone()));
     moves
@@ -99,20 +97,21 @@ mod tests {
     fn moved(targets: &[&str], isolate: bool) -> Vec<String> {
         let present = rules(targets);
         let moves = moves(&present, isolate);
-        let mut chain: Vec<(Option<usize>, String)> =
-            present.iter().enumerate().map(|(index, rule)| (Some(index), rule.target.clone())).collect();
-        for command in &moves.add {
+        let mut chain: Vec<String> = targets.iter().map(|target| (*target).to_owned()).collect();
+        let insert = |chain: &mut Vec<String>, command: &Option<String>| {
+            let Some(command) = command else { return };
             let words: Vec<&str> = command.split(' ').collect();
             let number: usize = words[2].parse().unwrap();
-            chain.insert(number - 1, (None, (*words.last().unwrap()).to_owned()));
-        }
-        // Equal lines cannot be told apart here: the first of a kind goes.
+            chain.insert(number - 1, (*words.last().unwrap()).to_owned());
+        };
+        insert(&mut chain, &moves.add);
+        // By its words, as legacy iptables does: the first that is alike.
         for rule in &moves.remove {
-            let kept: Vec<_> = present.iter().enumerate().filter(|(_, of)| *of == rule).map(|(index, _)| index).collect();
-            let index = chain.iter().position(|(from, _)| from.is_some_and(|from| kept.contains(&from))).unwrap();
+            let index = chain.iter().position(|target| *target == rule.target).unwrap();
             chain.remove(index);
         }
-        chain.into_iter().map(|(_, target)| target).collect()
+        insert(&mut chain, &moves.front);
+        chain
     }
 
     #[test]
@@ -120,9 +119,13 @@ mod tests {
         const F: &str = CNI_FORWARD;
         assert_eq!(moved(&[], false), [F]);
         assert_eq!(moved(&["DOCKER-USER", "ACCEPT"], false), [F, "DOCKER-USER", "ACCEPT"]);
-        assert_eq!(moved(&["KUBE-FORWARD", "KUBE-SERVICES", "ACCEPT"], false), ["KUBE-FORWARD", "KUBE-SERVICES", F, "ACCEPT"]);
+        assert_eq!(
+            moved(&["KUBE-FORWARD", "KUBE-SERVICES", "ACCEPT"], false),
+            ["KUBE-FORWARD", "KUBE-SERVICES", F, "ACCEPT"]
+        );
         assert_eq!(moved(&[F, "KUBE-FORWARD", "X"], false), ["KUBE-FORWARD", F, "X"]);
-        assert_eq!(moved(&["KUBE-FORWARD", F, "X", F], false), ["KUBE-FORWARD", F, "X"]);
+        // Of two good ones either may go.
+        assert_eq!(moved(&["KUBE-FORWARD", F, "X", F], false), ["KUBE-FORWARD", "X", F]);
         assert!(moves(&rules(&["KUBE-FORWARD", "X", F]), false) == Moves::default());
     }
 
@@ -141,7 +144,7 @@ mod tests {
     #[test]
     fn a_jump_with_a_condition_is_somebody_elses() {
         let present = [Rule::from_line("-A FORWARD -i br0 -j CNI-FORWARD")];
-        assert_eq!(moves(&present, false).add.len(), 1);
+        assert!(moves(&present, false).add.is_some());
         assert!(moves(&present, false).remove.is_empty());
     }
 

@@ -161,7 +161,11 @@ mod tests {
         let of = |chain: &str| {
             let begin = format!(" {chain} ");
             let rules = lines.iter().filter(|line| line.contains(&begin) && !line.starts_with("-N"));
-            Some(rules.map(|line| Rule::from_line(&line.replacen(&format!("-I {chain} 1"), &format!("-A {chain}"), 1))).collect())
+            Some(
+                rules
+                    .map(|line| Rule::from_line(&line.replacen(&format!("-I {chain} 1"), &format!("-A {chain}"), 1)))
+                    .collect(),
+            )
         };
         Stages { rules: [of(STAGE_1), of(STAGE_2)] }
     }
@@ -186,6 +190,9 @@ mod tests {
         assert!(isolated.check("br0", Policy::SameBridge, true).unwrap_err().contains("DROP"));
         assert_eq!(isolated.outdated("br0", Policy::SameBridge).len(), 2);
         assert!(isolated.commands("br0", Policy::SameBridge).is_empty());
-        assert_eq!((isolated.outdated("br0", Policy::Open).len(), isolated.outdated("br1", Policy::Open).len()), (4, 0));
+        assert_eq!(
+            (isolated.outdated("br0", Policy::Open).len(), isolated.outdated("br1", Policy::Open).len()),
+            (4, 0)
+        );
     }
 }

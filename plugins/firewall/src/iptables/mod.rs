@@ -23,7 +23,7 @@ use hostnet::iptables::Version;
 use hostnet::nft::Nft;
 use libcni::types::Cidr;
 
-use filter::{Filter, Wanted};
+use filter::{Change, Filter, Wanted};
 use isolation::Stages;
 use rule::Rule;
 
@@ -81,7 +81,8 @@ fn remove_from(
         return Ok(());
     }
     let doomed = pods::doomed(&filter.rules(CNI_FORWARD, &wanted)?, is_gone, addresses);
-    filter.remove(&doomed.into_iter().map(|rule| (CNI_FORWARD, rule)).collect::<Vec<_>>())
+    let remove = doomed.into_iter().map(|rule| (CNI_FORWARD, rule)).collect();
+    filter.change(&Change { remove, ..Change::default() })
 }
 
 fn is_of(version: Version, address: IpAddr) -> bool {
@@ -100,25 +101,25 @@ impl Rules<'_> {
 
     fn add_version(&self, version: Version) -> Result<(), Error> {
         let mut filter = Filter::open(version)?;
-        let (mut commands, mut extra) = (Vec::new(), Vec::new());
-        let stages = read_stages(&mut filter)?;
+        let mut change = Change::default();
         if let Some(bridge) = self.bridge {
-            commands.extend(stages.commands(&bridge.name, self.conf.policy));
-            extra.extend(stages.outdated(&bridge.name, self.conf.policy));
+            let stages = read_stages(&mut filter)?;
+            change.add.extend(stages.commands(&bridge.name, self.conf.policy));
+            change.remove.extend(stages.outdated(&bridge.name, self.conf.policy));
         }
-        let forward = filter.rules(FORWARD, &Wanted::all())?;
+        let moves = if self.policy_only {
+            forward::policy_moves(&filter.rules(FORWARD, &Wanted::all())?, self.isolates())
+        } else {
+            self.add_chains(&mut filter, &mut change)?;
+            forward::moves(&filter.rules(FORWARD, &Wanted::all())?, self.isolates())
+        };
+        change.add.extend(moves.add);
+        change.remove.extend(moves.remove.into_iter().map(|rule| (FORWARD, rule)));
+        change.front.extend(moves.front);
         if !self.policy_only {
-            self.add_chains(&mut filter, &mut commands)?;
+            self.add_pod(version, &mut filter, &mut change)?;
         }
-        let moves = if self.policy_only { forward::policy_moves } else { forward::moves };
-        let moves = moves(&forward, self.isolates());
-        commands.extend(moves.add);
-        extra.extend(moves.remove.into_iter().map(|rule| (FORWARD, rule)));
-        if !self.policy_only {
-            extra.extend(self.add_pod(version, &mut filter, &mut commands)?);
-        }
-        filter.change(&commands)?;
-        filter.remove(&extra)
+        filter.change(&change)
     }
 
     fn isolates(&self) -> bool {
@@ -126,37 +127,32 @@ impl Rules<'_> {
     }
 
     /// The chains that are there before the jumps to them.
-    fn add_chains(&self, filter: &mut Filter, commands: &mut Vec<String>) -> Result<(), Error> {
+    fn add_chains(&self, filter: &mut Filter, change: &mut Change) -> Result<(), Error> {
         for chain in [CNI_FORWARD, &self.conf.admin_chain] {
             if !filter.has_chain(chain)? {
-                commands.push(format!("-N {chain}"));
+                change.add.push(format!("-N {chain}"));
             }
         }
         Ok(())
     }
 
-    /// Adds to CNI-FORWARD; the older rules of these addresses, whose owner is gone, are what it returns.
-    fn add_pod(
-        &self,
-        version: Version,
-        filter: &mut Filter,
-        commands: &mut Vec<String>,
-    ) -> Result<Vec<(&'static str, Rule)>, Error> {
+    /// The rules in CNI-FORWARD, in place of older ones of these addresses, whose owner is gone.
+    fn add_pod(&self, version: Version, filter: &mut Filter, change: &mut Change) -> Result<(), Error> {
         let admin = &self.conf.admin_chain;
         let addresses: Vec<IpAddr> = self.addresses(version).collect();
         let wanted = Wanted { words: vec![admin.clone()], addresses: addresses.clone(), all: false };
         let present = filter.rules(CNI_FORWARD, &wanted)?;
         if !present.iter().any(|rule| rule.target == *admin && rule.is_unconditional()) {
-            commands.push(format!(
+            change.add.push(format!(
                 "-I {CNI_FORWARD} 1 -m comment --comment \"CNI firewall plugin admin overrides\" -j {admin}"
             ));
         }
-        let mut replaced = Vec::new();
-        for address in addresses.into_iter().filter(|address| !pods::are_complete(&present, *address, &self.pod.tag())) {
-            commands.extend(pods::commands(self.pod, address));
-            replaced.extend(pods::all_of(&present, address).into_iter().map(|rule| (CNI_FORWARD, rule)));
+        for address in addresses.into_iter().filter(|address| !pods::are_complete(&present, *address, &self.pod.tag()))
+        {
+            change.add.extend(pods::commands(self.pod, address));
+            change.remove.extend(pods::all_of(&present, address).into_iter().map(|rule| (CNI_FORWARD, rule)));
         }
-        Ok(replaced)
+        Ok(())
     }
 
     fn check_version(&self, version: Version) -> Result<(), Error> {
@@ -170,7 +166,8 @@ impl Rules<'_> {
     /// The inner error is what is wrong.
     fn compare(&self, version: Version, filter: &mut Filter) -> Result<Result<(), String>, Error> {
         let forward = filter.rules(FORWARD, &Wanted::all())?;
-        let mut strict = self.policy_only;
+        // Nothing says whether we or the reference made rules of a policy alone.
+        let mut strict = false;
         if !self.policy_only {
             let admin = &self.conf.admin_chain;
             let addresses: Vec<IpAddr> = self.addresses(version).collect();
@@ -194,6 +191,9 @@ impl Rules<'_> {
             }
         }
         let Some(bridge) = self.bridge.filter(|_| self.isolates()) else { return Ok(Ok(())) };
+        if strict && self.conf.policy == Policy::Isolated && !bridge.is_isolated()? {
+            return Ok(Err(format!("the pod's port of bridge {} is not isolated", bridge.name)));
+        }
         let stages = read_stages(filter)?;
         Ok(forward::check_policy(&forward, true).and_then(|()| stages.check(&bridge.name, self.conf.policy, strict)))
     }

@@ -127,7 +127,9 @@ pub fn check(rules: &[Rule], address: IpAddr, tag: &str) -> Result<(), String> {
     }
     let owner = found.last().filter(|(_, kind)| *kind == Kind::Tag).and_then(|(index, _)| rules.get(*index));
     match owner.and_then(|rule| rule.tag.as_deref()) {
-        Some(other) if other != tag => Err(format!("the rules of {address} in {CNI_FORWARD} belong to {other}, not to {tag}")),
+        Some(other) if other != tag => {
+            Err(format!("the rules of {address} in {CNI_FORWARD} belong to {other}, not to {tag}"))
+        }
         _ => Ok(()),
     }
 }
@@ -142,7 +144,9 @@ mod tests {
     fn chain(words: &[&str]) -> Vec<Rule> {
         let line = |word: &&str| {
             Rule::from_line(&match *word {
-                "replies" => "-A CNI-FORWARD -d 10.0.0.2/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned(),
+                "replies" => {
+                    "-A CNI-FORWARD -d 10.0.0.2/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned()
+                }
                 "out" => "-A CNI-FORWARD -s 10.0.0.2/32 -j ACCEPT".to_owned(),
                 "admin" => "-A CNI-FORWARD -m comment --comment \"x\" -j CNI-ADMIN".to_owned(),
                 tag => format!(

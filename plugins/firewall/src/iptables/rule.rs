@@ -68,6 +68,14 @@ impl Rule {
         }
     }
 
+    /// The command that removes it, where its words are known.
+    pub fn removal(&self) -> Option<String> {
+        match &self.place {
+            Place::Line(line) => Some(format!("-D{}", line.strip_prefix("-A")?)),
+            Place::Handle(_) => None,
+        }
+    }
+
     /// Whether every packet meets the target.
     pub fn is_unconditional(&self) -> bool {
         !self.other
@@ -195,7 +203,8 @@ mod tests {
 
     #[test]
     fn lines_are_read() {
-        let rule = Rule::from_line("-A CNI-FORWARD -d 10.1.2.3/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
+        let rule =
+            Rule::from_line("-A CNI-FORWARD -d 10.1.2.3/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
         assert_eq!((rule.address(), rule.conntrack, rule.other), (Some("10.1.2.3".parse().unwrap()), true, false));
         assert_eq!((rule.target.as_str(), rule.tag), ("ACCEPT", None));
         let line = format!(
@@ -223,7 +232,13 @@ mod tests {
 
     #[test]
     fn what_is_no_tag() {
-        for text in ["", "net: n", ", net: n", "bb82bb83e4c2720d_7883a6f9ce71eedb, net: n", "zz82bb83e4c2720d-7883a6f9ce71eedb, net: "] {
+        for text in [
+            "",
+            "net: n",
+            ", net: n",
+            "bb82bb83e4c2720d_7883a6f9ce71eedb, net: n",
+            "zz82bb83e4c2720d-7883a6f9ce71eedb, net: ",
+        ] {
             assert_eq!(tag(text.as_bytes()), None, "{text}");
         }
     }
