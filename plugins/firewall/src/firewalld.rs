@@ -14,7 +14,7 @@ impl Firewalld {
 
     /// Connects to the system bus.
     pub fn connect() -> Result<Self, Error> {
-        Err(Error::other("connect to firewalld", "this build has no D-Bus"))
+        Err(Error::other("connect to the system bus", "this build has no D-Bus"))
     }
 
     /// Puts a source into a zone.

@@ -67,8 +67,11 @@ impl Plugin for Firewall {
         let result = req.prev_result().ok().flatten().unwrap_or_default();
         let pod = Pod::of(req, &result);
         let _lock = Lock::take();
-        let mut errors = rules::remove(&pod.tag(), &|tag| tag == pod.tag(), &pod.addresses);
-        errors.extend(rules::remove_sources(&req.conf().zone, &pod.addresses).err());
+        let (found, mut errors) = rules::remove(&pod.tag(), &|tag| tag == pod.tag(), &pod.addresses);
+        if !found {
+            // firewalld takes long for each question, and what had rules of its own is no source.
+            errors.extend(rules::remove_sources(&req.conf().zone, &pod.addresses).err());
+        }
         Error::join(errors.into_iter().map(Error::from).collect())
     }
 
@@ -91,7 +94,8 @@ impl Plugin for Firewall {
         let tags: Vec<String> = tags.collect();
         let is_gone = |tag: &str| tag.starts_with(&of_network) && !tags.iter().any(|valid| valid == tag);
         let _lock = Lock::take();
-        Error::join(rules::remove(&of_network, &is_gone, &[]).into_iter().map(Error::from).collect())
+        let (_, errors) = rules::remove(&of_network, &is_gone, &[]);
+        Error::join(errors.into_iter().map(Error::from).collect())
     }
 
     fn status(&self, network: &Network<Conf>) -> Result<(), Error> {

@@ -114,6 +114,7 @@ fn add_pod(nft: &mut Nft, batch: &mut Batch, pod: &Pod) -> Result<(), Error> {
     let present = nft.rules(PODS)?;
     for address in &pod.addresses {
         let wanted = of_address(*address);
+        let present = rules_with(&present, *address);
         let (mine, others): (Vec<&Rule>, Vec<&Rule>) = present
             .iter()
             .filter(|rule| wanted.contains(&rule.expressions()))
@@ -131,6 +132,15 @@ fn add_pod(nft: &mut Nft, batch: &mut Batch, pod: &Pod) -> Result<(), Error> {
 
 fn is_of(rule: &Rule, tag: &str) -> bool {
     rule.comment().is_some_and(|comment| comment.starts_with(tag.as_bytes()))
+}
+
+/// Those that may be about an address: to take every pod's rules apart takes long on a node with many.
+fn rules_with(rules: &[Rule], address: IpAddr) -> Vec<&Rule> {
+    let holds = |rule: &&Rule| match address {
+        IpAddr::V4(v4) => rule.holds(&v4.octets()),
+        IpAddr::V6(v6) => rule.holds(&v6.octets()),
+    };
+    rules.iter().filter(holds).collect()
 }
 
 fn of_address(addr: IpAddr) -> [Vec<Expression>; 2] {
@@ -198,18 +208,21 @@ fn of_bridge(bridge: &str, policy: Policy) -> [(Chain<'static>, Vec<Vec<Expressi
     }
 }
 
-/// Removes the pods' rules whose tag `is_gone` says so of. Table and chains stay.
-pub fn remove(is_gone: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+/// Removes the pods' rules whose tag `is_gone` says so of, and says whether there were any. Table and chains stay.
+pub fn remove(is_gone: &dyn Fn(&str) -> bool) -> Result<bool, Error> {
+    let mut found = false;
     Nft::default().settle(|nft| {
         let mut batch = Batch::default();
         for rule in nft.rules(PODS)? {
             let comment = rule.comment().map(String::from_utf8_lossy).unwrap_or_default();
             if comment.split_once(',').is_some_and(|(tag, _)| is_gone(tag)) {
                 batch.remove_rule(PODS, rule.handle());
+                found = true;
             }
         }
         Ok(batch)
-    })
+    })?;
+    Ok(found)
 }
 
 /// Compares; changes nothing.
@@ -225,6 +238,7 @@ pub fn check(rules: Rules<'_>) -> Result<(), Error> {
     if !rules.policy_only {
         let present = nft.rules(PODS)?;
         for address in &pod.addresses {
+            let present = rules_with(&present, *address);
             let mine = |wanted: &Vec<Expression>| {
                 present.iter().any(|rule| is_of(rule, &pod.tag()) && rule.expressions() == *wanted)
             };

@@ -34,11 +34,13 @@ impl<'a> Rules<'a> {
         let pod = self.pod;
         match backend {
             Backend::Iptables => {
-                undo.push("remove the pod's rules", move || iptables::remove(&pod.tag(), &|tag| tag == pod.tag(), &[]));
+                undo.push("remove the pod's rules", move || {
+                    iptables::remove(&pod.tag(), &|tag| tag == pod.tag(), &[]).map(drop)
+                });
                 iptables::add(self)
             }
             Backend::Nftables => {
-                undo.push("remove the pod's rules", move || nftables::remove(&|tag| tag == pod.tag()));
+                undo.push("remove the pod's rules", move || nftables::remove(&|tag| tag == pod.tag()).map(drop));
                 nftables::add(self)
             }
             Backend::Firewalld => {
@@ -82,12 +84,20 @@ fn sources(addresses: &[IpAddr]) -> impl Iterator<Item = Cidr> {
 }
 
 /// Removes what [`Rules::add`] made for pods: the rules of the owners that `is_gone` says so of by their tag, in whatever
-/// backend they are, and the reference's rules for these addresses. `words` stands in every such tag.
+/// backend they are, and the reference's rules for these addresses. `words` stands in every such tag. Says whether there
+/// were any, and what went wrong.
 ///
 /// All is tried; a backend that does not work on this node has nothing to report.
-pub fn remove(words: &str, is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr]) -> Vec<Error> {
-    let nft = nftables::remove(is_gone).or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(()) });
-    [nft, iptables::remove(words, is_gone, addresses)].into_iter().filter_map(Result::err).collect()
+pub fn remove(words: &str, is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr]) -> (bool, Vec<Error>) {
+    let (mut found, mut errors) = (false, Vec::new());
+    let nft = nftables::remove(is_gone).or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(false) });
+    for outcome in [nft, iptables::remove(words, is_gone, addresses)] {
+        match outcome {
+            Ok(removed) => found |= removed,
+            Err(error) => errors.push(error),
+        }
+    }
+    (found, errors)
 }
 
 /// Takes a pod's addresses out of a zone of firewalld.

@@ -50,7 +50,7 @@ fn rows() -> Vec<Row> {
         ),
         firewall("a backend that is a number", DECODING, "backend", json!({"backend": 1})),
         firewall("an unknown backend on CHECK", CONFIG, "ipfw", json!({"backend": "ipfw"})).verb("CHECK"),
-        firewall("firewalld where it does not run", FAILED, "D-Bus", json!({"backend": "firewalld"})),
+        firewall("firewalld where it does not run", FAILED, "system bus", json!({"backend": "firewalld"})),
         firewall("an unknown policy", CONFIG, "\"ingressPolicy\": \"closed\"", json!({"ingressPolicy": "closed"})),
         firewall("a policy with another", CONFIG, "ingressPolicy", json!({"ingressPolicy": "open\nisolated"})),
         firewall("a policy that is a list", DECODING, "ingressPolicy", json!({"ingressPolicy": ["open"]})),

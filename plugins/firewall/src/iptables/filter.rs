@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use hostnet::Error;
 use hostnet::iptables::{Iptables, Version};
-use hostnet::nft::{Batch, Nft, Table};
+use hostnet::nft::{self, Batch, Nft, Table};
 
-use super::rule::{self, Place, Rule};
+use super::rule::{Place, Rule};
 
 const FILTER: &str = "filter";
 
@@ -88,7 +88,7 @@ impl Filter {
         match &mut self.source {
             Source::Nft(nft) => {
                 let listed = nft.rules(table.chain(chain))?;
-                let wanted = listed.iter().filter(|rule| wanted.is_in_bytes(rule.bytes()));
+                let wanted = listed.iter().filter(|rule| wanted.is_in(rule));
                 Ok(wanted.map(|rule| Rule::from_nft(rule, version)).collect())
             }
             Source::Lines(lines) => {
@@ -113,10 +113,8 @@ impl Filter {
         }
         let table = self.table();
         match &mut self.source {
-            Source::Nft(nft) if !change.remove.is_empty() => {
-                nft.settle(|nft| remove_by_handle(nft, table, &change.remove))
-            }
-            _ => Ok(()),
+            Source::Nft(nft) => remove_by_handle(nft, table, &change.remove),
+            Source::Lines(_) => Ok(()),
         }
     }
 
@@ -136,22 +134,21 @@ pub struct Change {
     pub front: Vec<String>,
 }
 
-/// Looked for once more: a second DEL may have been faster.
-fn remove_by_handle(nft: &mut Nft, table: Table, rules: &[(&'static str, Rule)]) -> Result<Batch, Error> {
-    let mut batch = Batch::default();
-    let mut chains: Vec<&str> = rules.iter().map(|(chain, _)| *chain).collect();
-    chains.dedup();
-    for chain in chains {
-        let present: Vec<u64> = nft.rules(table.chain(chain))?.iter().map(|rule| rule.handle()).collect();
-        for (_, rule) in rules.iter().filter(|(of, _)| *of == chain) {
-            if let Place::Handle(handle) = rule.place
-                && present.contains(&handle)
-            {
-                batch.remove_rule(table.chain(chain), handle);
+/// By their numbers. If one is gone meanwhile, because a second DEL was faster, it is looked which there are.
+fn remove_by_handle(nft: &mut Nft, table: Table, rules: &[(&'static str, Rule)]) -> Result<(), Error> {
+    let mut again = false;
+    nft.settle(|nft| {
+        let mut batch = Batch::default();
+        for (chain, rule) in rules {
+            let chain = table.chain(chain);
+            let Place::Handle(handle) = rule.place else { continue };
+            if !again || nft.rules(chain)?.iter().any(|rule| rule.handle() == handle) {
+                batch.remove_rule(chain, handle);
             }
         }
-    }
-    Ok(batch)
+        again = true;
+        Ok(batch)
+    })
 }
 
 impl Wanted {
@@ -160,13 +157,12 @@ impl Wanted {
         Self { all: true, ..Self::default() }
     }
 
-    fn is_in_bytes(&self, bytes: &[u8]) -> bool {
-        let has = |wanted: &[u8]| rule::contains(bytes, wanted);
+    fn is_in(&self, rule: &nft::Rule) -> bool {
         self.all
-            || self.words.iter().any(|word| has(word.as_bytes()))
+            || self.words.iter().any(|word| rule.mentions(word))
             || self.addresses.iter().any(|address| match address {
-                IpAddr::V4(v4) => has(&v4.octets()),
-                IpAddr::V6(v6) => has(&v6.octets()),
+                IpAddr::V4(v4) => rule.holds(&v4.octets()),
+                IpAddr::V6(v6) => rule.holds(&v6.octets()),
             })
     }
 

@@ -50,21 +50,25 @@ pub fn check(rules: Rules<'_>) -> Result<(), Error> {
 }
 
 /// Removes the rules of the owners that `is_gone` says so of, by the tag of their comments, and those rules of these
-/// addresses that have no owner. `words`: what stands in every such tag, so that others' rules need not be read.
-/// Shared chains stay, as the reference's do. Both flavours of iptables are looked into, whichever is in use.
-pub fn remove(words: &str, is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr]) -> Result<(), Error> {
-    let mut outcome = Ok(());
+/// addresses that have no owner; says whether there were any. `words`: what stands in every such tag, so that others'
+/// rules need not be read. Shared chains stay, as the reference's do. Both flavours of iptables are looked into, whichever
+/// is in use.
+pub fn remove(words: &str, is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr]) -> Result<bool, Error> {
+    let (mut found, mut outcome) = (false, Ok(()));
+    let mut note = |removed: Result<bool, Error>| match removed {
+        Ok(removed) => found |= removed,
+        Err(error) => outcome = Err(error),
+    };
     for version in Version::ALL {
         let addresses: Vec<IpAddr> = addresses.iter().copied().filter(|address| is_of(version, *address)).collect();
-        let nft = remove_from(&mut Filter::in_nft(version), words, is_gone, &addresses);
-        outcome = outcome.and(nft.or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(()) }));
-        let legacy = Filter::in_legacy(version).and_then(|legacy| match legacy {
+        let in_nft = remove_from(&mut Filter::in_nft(version), words, is_gone, &addresses);
+        note(in_nft.or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(false) }));
+        note(Filter::in_legacy(version).and_then(|legacy| match legacy {
             Some(mut filter) => remove_from(&mut filter, words, is_gone, &addresses),
-            None => Ok(()),
-        });
-        outcome = outcome.and(legacy);
+            None => Ok(false),
+        }));
     }
-    outcome
+    outcome.map(|()| found)
 }
 
 fn remove_from(
@@ -72,17 +76,20 @@ fn remove_from(
     words: &str,
     is_gone: &dyn Fn(&str) -> bool,
     addresses: &[IpAddr],
-) -> Result<(), Error> {
-    // The addresses of an owner are in its own rules; the configuration may not know them any more.
-    let mut wanted = Wanted { words: vec![words.to_owned()], ..Wanted::default() };
-    let tagged = filter.rules(CNI_FORWARD, &wanted)?;
-    wanted.addresses = tagged.iter().filter_map(Rule::address).chain(addresses.iter().copied()).collect();
-    if wanted.addresses.is_empty() {
-        return Ok(());
+) -> Result<bool, Error> {
+    let mut wanted = Wanted { words: vec![words.to_owned()], addresses: addresses.to_vec(), all: false };
+    let mut rules = filter.rules(CNI_FORWARD, &wanted)?;
+    // An owner's addresses are in its own rules; the configuration may not know them any more.
+    let known = wanted.addresses.len();
+    wanted.addresses.extend(rules.iter().filter_map(Rule::address).filter(|address| !addresses.contains(address)));
+    if wanted.addresses.len() > known {
+        rules = filter.rules(CNI_FORWARD, &wanted)?;
     }
-    let doomed = pods::doomed(&filter.rules(CNI_FORWARD, &wanted)?, is_gone, addresses);
-    let remove = doomed.into_iter().map(|rule| (CNI_FORWARD, rule)).collect();
-    filter.change(&Change { remove, ..Change::default() })
+    let doomed = pods::doomed(&rules, is_gone, addresses);
+    let remove: Vec<_> = doomed.into_iter().map(|rule| (CNI_FORWARD, rule)).collect();
+    let found = !remove.is_empty();
+    filter.change(&Change { remove, ..Change::default() })?;
+    Ok(found)
 }
 
 fn is_of(version: Version, address: IpAddr) -> bool {

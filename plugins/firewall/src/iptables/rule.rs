@@ -148,8 +148,7 @@ impl Rule {
             loaded = if let Expression::Meta(key) = expression { Some(*key) } else { None };
         }
         // The extensions of iptables are in there as iptables knows them: by their names.
-        let has = |name: &[u8]| contains(listed.bytes(), name);
-        let known = [has(b"conntrack\0"), has(b"comment\0")];
+        let known = [listed.holds(b"conntrack\0"), listed.holds(b"comment\0")];
         rule.conntrack |= known[0];
         rule.other |= matches > known.into_iter().filter(|there| *there).count();
         rule.other |= addresses > usize::from(rule.source.is_some()) + usize::from(rule.destination.is_some());
@@ -188,11 +187,6 @@ fn tag(bytes: &[u8]) -> Option<String> {
         _ => byte.is_ascii_hexdigit(),
     });
     is_tag.then(|| String::from_utf8_lossy(hashes).into_owned())
-}
-
-/// Whether these bytes stand anywhere in those.
-pub fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
-    bytes.windows(wanted.len().max(1)).any(|window| window == wanted)
 }
 
 #[cfg(test)]
