@@ -67,6 +67,15 @@ pub fn add(rules: Rules<'_>) -> Result<(), Error> {
     })
 }
 
+/// Removes the rules of a bridge's policy: another backend has them now.
+pub fn forget_policy(bridge: &str) -> Result<(), Error> {
+    Nft::default().settle(|nft| {
+        let mut batch = Batch::default();
+        set_policy(nft, &mut batch, bridge, Policy::Open)?;
+        Ok(batch)
+    })
+}
+
 /// The table and what leads to the rules: all that the first pod needs, and the next after somebody flushed it.
 fn prepare(nft: &mut Nft, batch: &mut Batch) -> Result<(), Error> {
     let present = expressions(nft.rules(FORWARD)?);

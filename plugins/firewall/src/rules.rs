@@ -37,21 +37,25 @@ impl<'a> Rules<'a> {
                 undo.push("remove the pod's rules", move || {
                     iptables::remove(&pod.tag(), &|tag| tag == pod.tag(), &[]).map(drop)
                 });
-                iptables::add(self)
+                iptables::add(self)?;
+                self.bridge.map_or(Ok(()), |bridge| where_nft(nftables::forget_policy(&bridge.name), ()))
             }
             Backend::Nftables => {
                 undo.push("remove the pod's rules", move || nftables::remove(&|tag| tag == pod.tag()).map(drop));
-                nftables::add(self)
+                nftables::add(self)?;
+                self.bridge.map_or(Ok(()), |bridge| iptables::forget_policy(&bridge.name))
             }
             Backend::Firewalld => {
                 let firewalld = Firewalld::connect()?;
                 let zone = &self.conf.zone;
                 undo.push("remove the pod's sources", move || remove_sources(zone, &pod.addresses));
                 sources(&pod.addresses).try_for_each(|source| firewalld.add_source(zone, source))?;
-                if self.conf.policy == Policy::Open && self.bridge.is_none() {
-                    return Ok(());
+                if self.conf.policy != Policy::Open {
+                    return Self { policy_only: true, ..self }.add(Backend::of_rules(), undo);
                 }
-                Self { policy_only: true, ..self }.add(Backend::of_rules(), undo)
+                let Some(bridge) = self.bridge else { return Ok(()) };
+                iptables::forget_policy(&bridge.name)?;
+                where_nft(nftables::forget_policy(&bridge.name), ())
             }
         }
     }
@@ -90,14 +94,18 @@ fn sources(addresses: &[IpAddr]) -> impl Iterator<Item = Cidr> {
 /// All is tried; a backend that does not work on this node has nothing to report.
 pub fn remove(words: &str, is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr]) -> (bool, Vec<Error>) {
     let (mut found, mut errors) = (false, Vec::new());
-    let nft = nftables::remove(is_gone).or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(false) });
-    for outcome in [nft, iptables::remove(words, is_gone, addresses)] {
+    for outcome in [where_nft(nftables::remove(is_gone), false), iptables::remove(words, is_gone, addresses)] {
         match outcome {
             Ok(removed) => found |= removed,
             Err(error) => errors.push(error),
         }
     }
     (found, errors)
+}
+
+/// What came of nf_tables; where the kernel has none, nothing was there.
+fn where_nft<T>(outcome: Result<T, Error>, nothing: T) -> Result<T, Error> {
+    outcome.or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(nothing) })
 }
 
 /// Takes a pod's addresses out of a zone of firewalld.

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -56,15 +57,21 @@ pub fn programs(good: &[&str], bad: &[&str]) -> TempDir {
 }
 
 /// A node of a flavour, and what a runtime does on it.
+#[derive(Clone)]
 pub struct Node {
-    pub host: Host,
+    pub host: Arc<Host>,
     flavour: &'static str,
-    programs: TempDir,
+    programs: Arc<TempDir>,
 }
 
 impl Node {
     pub fn new(flavour: &'static str) -> Self {
-        Self { host: Host::new(), flavour, programs: legacy_programs() }
+        Self { host: Arc::new(Host::new()), flavour, programs: Arc::new(legacy_programs()) }
+    }
+
+    /// The same node with other programs.
+    pub fn with_flavour(&self, flavour: &'static str) -> Self {
+        Self { flavour, ..self.clone() }
     }
 
     /// The network with this node's backend.

@@ -173,3 +173,21 @@ fn policies_stay_in_front_when_a_jump_was_lost() {
         assert!(!reaches(b, &lab.pods[0].1), "{flavour}");
     }
 }
+
+/// What any backend drops is dropped: when the node's backend is another one, the policy's old rules go.
+#[test]
+fn a_change_of_backend_removes_the_rules_of_the_old_one() {
+    for (old, new) in
+        [("nft", "nftables"), ("legacy", "nftables"), ("nftables", "nft"), ("legacy", "nft"), ("nft", "legacy")]
+    {
+        let lab = lab(old, ["same-bridge", "same-bridge"], true);
+        let [_, _, (b, _)] = &lab.pods;
+        assert!(!reaches(b, &lab.pods[0].1), "{old}");
+        // The same host with other programs.
+        let node = lab.node.with_flavour(new);
+        for number in [1, 2] {
+            node.add(&node.net(number, json!({})), &node.host.pod());
+        }
+        assert!(reaches(b, &lab.pods[0].1), "{old}, then {new}");
+    }
+}

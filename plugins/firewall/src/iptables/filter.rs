@@ -70,6 +70,17 @@ impl Filter {
         Ok(Some(Self { version, program: Some(program), source }))
     }
 
+    /// What the flavour of iptables has that is not in use, if anything.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn unused(&self) -> Result<Option<Self>, Error> {
+        match self.source {
+            Source::Nft(_) => Self::in_legacy(self.version),
+            Source::Lines(_) => Ok(Some(Self::in_nft(self.version))),
+        }
+    }
+
     /// Whether a chain is there.
     pub fn has_chain(&mut self, chain: &str) -> Result<bool, Error> {
         let table = self.table();

@@ -44,6 +44,22 @@ pub fn add(rules: Rules<'_>) -> Result<(), Error> {
     rules.versions().try_for_each(|version| rules.add_version(version))
 }
 
+/// Removes the rules of a bridge's policy, in both flavours: another backend has them now, and what any of them drops is
+/// dropped.
+pub fn forget_policy(bridge: &str) -> Result<(), Error> {
+    for version in Version::ALL {
+        forget_in(Filter::in_nft(version), bridge)
+            .or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(()) })?;
+        Filter::in_legacy(version)?.map_or(Ok(()), |legacy| forget_in(legacy, bridge))?;
+    }
+    Ok(())
+}
+
+fn forget_in(mut filter: Filter, bridge: &str) -> Result<(), Error> {
+    let remove = read_stages(&mut filter)?.outdated(bridge, Policy::Open);
+    filter.change(&Change { remove, ..Change::default() })
+}
+
 /// Compares; changes nothing.
 pub fn check(rules: Rules<'_>) -> Result<(), Error> {
     rules.versions().try_for_each(|version| rules.check_version(version))
@@ -126,7 +142,11 @@ impl Rules<'_> {
         if !self.policy_only {
             self.add_pod(version, &mut filter, &mut change)?;
         }
-        filter.change(&change)
+        filter.change(&change)?;
+        match (self.bridge, filter.unused()?) {
+            (Some(bridge), Some(unused)) => forget_in(unused, &bridge.name),
+            _ => Ok(()),
+        }
     }
 
     fn isolates(&self) -> bool {

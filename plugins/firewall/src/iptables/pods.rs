@@ -30,7 +30,13 @@ enum Kind {
 /// What a rule is of an address's three; `None` for anything else in the chain.
 fn kind(rule: &Rule) -> Option<(IpAddr, Kind)> {
     let address = rule.address()?;
-    if rule.other || rule.input.is_some() || rule.output.is_some() || rule.target != "ACCEPT" {
+    // One with another comment is somebody's own.
+    if rule.other
+        || rule.commented != rule.tag.is_some()
+        || rule.input.is_some()
+        || rule.output.is_some()
+        || rule.target != "ACCEPT"
+    {
         return None;
     }
     match (rule.source.is_some(), rule.conntrack, &rule.tag) {

@@ -45,6 +45,8 @@ pub struct Rule {
     pub output: Option<Interface>,
     /// `-m conntrack`, whatever it asks for.
     pub conntrack: bool,
+    /// It has a comment.
+    pub commented: bool,
     /// Whose it is: the hashes that its comment begins with.
     pub tag: Option<String>,
     /// `-j`: a chain or a verdict.
@@ -62,6 +64,7 @@ impl Rule {
             input: None,
             output: None,
             conntrack: false,
+            commented: false,
             tag: None,
             target: String::new(),
             other: false,
@@ -108,7 +111,7 @@ impl Rule {
                 "-m" if value == "conntrack" => rule.conntrack = true,
                 "-m" if value == "comment" => {}
                 "--ctstate" => {}
-                "--comment" => rule.tag = tag(value.as_bytes()),
+                "--comment" => (rule.commented, rule.tag) = (true, tag(value.as_bytes())),
                 "-j" => value.clone_into(&mut rule.target),
                 _ => rule.other = true,
             }
@@ -148,9 +151,10 @@ impl Rule {
             loaded = if let Expression::Meta(key) = expression { Some(*key) } else { None };
         }
         // The extensions of iptables are in there as iptables knows them: by their names.
-        let known = [listed.holds(b"conntrack\0"), listed.holds(b"comment\0")];
-        rule.conntrack |= known[0];
-        rule.other |= matches > known.into_iter().filter(|there| *there).count();
+        let (conntrack, comment) = (listed.holds(b"conntrack\0"), listed.holds(b"comment\0"));
+        rule.conntrack |= conntrack;
+        rule.commented = comment || listed.comment().is_some();
+        rule.other |= matches > usize::from(conntrack) + usize::from(comment);
         rule.other |= addresses > usize::from(rule.source.is_some()) + usize::from(rule.destination.is_some());
         rule
     }
