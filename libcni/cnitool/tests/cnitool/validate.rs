@@ -7,7 +7,7 @@ use crate::node::Node;
 /// A node with the plugins that `validate` knows.
 fn node_to_validate() -> Node {
     let node = Node::new();
-    for name in ["bridge", "host-local", "loopback", "other", "static", "tuning"] {
+    for name in ["bridge", "firewall", "host-local", "loopback", "other", "static", "tuning"] {
         node.plugin(name, "");
     }
     node
@@ -262,6 +262,7 @@ fn keys_of(file: &str, name: &str) -> Vec<String> {
 fn every_key_of_our_plugins_is_known() {
     let nulls = |keys: Vec<String>| keys.iter().map(|key| format!(",\"{key}\":null")).collect::<String>();
     let bridge = nulls(keys_of("plugins/bridge/src/conf.rs", "Raw"));
+    let firewall = nulls(keys_of("plugins/firewall/src/conf.rs", "Raw"));
     let trunk = nulls(keys_of("plugins/bridge/src/conf.rs", "RawTrunk"));
     let ipam = nulls(keys_of("ipam/host-local/src/conf.rs", "RawIpam"));
     let range = nulls(keys_of("ipam/host-local/src/conf.rs", "RawRange")).replace(",\"subnet\":null", "");
@@ -271,7 +272,7 @@ fn every_key_of_our_plugins_is_known() {
     node.conf(
         "10-all.conflist",
         &format!(
-            r#"{{"cniVersion":"1.0.0","name":"n","plugins":[{{"type":"bridge"{bridge}}},
+            r#"{{"cniVersion":"1.0.0","name":"n","plugins":[{{"type":"bridge"{bridge}}},{{"type":"firewall"{firewall}}},
             {{"type":"bridge","vlanTrunk":[{{"minID":1{trunk}}}],"ipam":{{"type":"host-local"{ipam}}}}},
             {{"type":"bridge","ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.0.0.0/8"{range}}}]]}}}},
             {{"type":"bridge","ipam":{{"type":"static"{fixed}}}}},
