@@ -32,7 +32,8 @@ pub struct Keys {
     masq_source_address: Texts,
 }
 
-/// A plugin's own keys, and beside them, in the same object, these.
+/// A plugin's own keys, and beside them, in the same object, these: read one after the other, because
+/// [`json`] knows no `#[serde(flatten)]`.
 #[derive(Debug, Default)]
 pub struct Beside<T> {
     /// The plugin's own.

@@ -292,6 +292,31 @@ fn a_second_interface_leaves_the_first_its_list() {
     }
 }
 
+/// The network of a /32 is the address alone, so that neighbours see the node, unless the list has their range.
+#[test]
+fn neighbours_with_an_address_of_32_bits_see_the_pod_if_the_list_says_so() {
+    for way in WAYS {
+        for (keys, seen) in [
+            (json!({"ipMasq": true}), "169.254.1.1"),
+            (json!({"ipMasq": true, "nonMasqueradeCIDRs": ["10.1.0.0/24"]}), FIRST_V4),
+        ] {
+            let lab = Lab::new("ptp", way);
+            let pods = [FIRST_V4, "10.1.0.3"].map(|address| {
+                let mut conf = lab.conf(keys.clone());
+                conf["ipam"] = json!({"type": "static", "routes": [{"dst": "0.0.0.0/0"}],
+                    "addresses": [{"address": format!("{address}/32"), "gateway": "169.254.1.1"}]});
+                let pod = lab.host.pod();
+                let result = lab.plugin().add(&conf, &pod, "eth0").success();
+                lab.plugin().check(with_prev_result(&conf, &result), &pod, "eth0").success();
+                pod
+            });
+            let neighbour = pods[1].listen();
+            assert_eq!(pods[0].asks("10.1.0.3", &neighbour), Ok(address(seen)), "{way:?}: {keys}");
+            assert_eq!(pods[0].asks(Internet::V4, &lab.internet.listen()), Ok(address(HOST_V4)), "{way:?}: {keys}");
+        }
+    }
+}
+
 /// The reference ignores the keys: its CHECK passes, and its DEL removes what they made.
 #[test]
 fn what_we_added_with_the_keys_the_reference_checks_and_deletes() {
