@@ -113,7 +113,8 @@ fn rule(
         Some(source) => {
             rule.extend([Expression::Value(octets(source)), Expression::SourceNat { ipv4, random_fully }]);
         }
-        None => rule.push(Expression::Masquerade { random_fully }),
+        None if random_fully => rule.push(Expression::MasqueradeFullyRandom),
+        None => rule.push(Expression::Masquerade),
     }
     rule
 }

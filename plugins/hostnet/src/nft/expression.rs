@@ -57,10 +57,9 @@ pub enum Expression {
     /// Decides.
     Verdict(Verdict),
     /// The source address becomes that of the outgoing interface.
-    Masquerade {
-        /// The source port becomes a random one.
-        random_fully: bool,
-    },
+    Masquerade,
+    /// The same, and the source port becomes a random one.
+    MasqueradeFullyRandom,
     /// The source address becomes what is loaded.
     SourceNat {
         /// Which IP version's.
@@ -125,7 +124,8 @@ impl Expression {
                 Immediate::DestinationRegister(Register::Verdict),
                 Immediate::Data(DataAttribute::Verdict(verdict.write())),
             ]),
-            Self::Masquerade { random_fully } => source_nat::write_masquerade(random_fully),
+            Self::Masquerade => source_nat::write_masquerade(false),
+            Self::MasqueradeFullyRandom => source_nat::write_masquerade(true),
             Self::SourceNat { ipv4, random_fully } => source_nat::write(ipv4, random_fully, reg),
             Self::Other(expression_type) => Expressions::Other { expression_type, attributes: Vec::new() },
         };
@@ -146,7 +146,7 @@ impl Expression {
             }
         }
         // An expression without parameters may come without data.
-        if name == "masq" { Self::Masquerade { random_fully: false } } else { Self::Other(name) }
+        if name == "masq" { Self::Masquerade } else { Self::Other(name) }
     }
 
     fn read_data(data: Expressions) -> Option<Self> {

@@ -44,7 +44,8 @@ pub(super) fn read(name: &str, attributes: &[DefaultNla]) -> Option<Expression> 
     let random_fully = |flags: u16| value(attributes, flags).is_some_and(|flags| flags & RANDOM_FULLY != 0);
     match name {
         "masq" if attributes.iter().all(|attribute| attribute.kind() == NFTA_MASQ_FLAGS) => {
-            Some(Expression::Masquerade { random_fully: random_fully(NFTA_MASQ_FLAGS) })
+            let random = random_fully(NFTA_MASQ_FLAGS);
+            Some(if random { Expression::MasqueradeFullyRandom } else { Expression::Masquerade })
         }
         "nat" if value(attributes, NFTA_NAT_TYPE) == Some(SOURCE) => {
             let ipv4 = value(attributes, NFTA_NAT_FAMILY) == Some(u32::from(NFPROTO_IPV4));
