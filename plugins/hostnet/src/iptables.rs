@@ -253,7 +253,7 @@ mod tests {
             assert_eq!(rule.comment, r#"name: "brnet" id: "ctr1""#);
             assert_eq!(rule.removal(), line.replacen("-A", "-D", 1));
         }
-        let snat = r"-A X ! -d ff00::/8 -m comment --comment word -j SNAT --to-source 2001:db8::1 --random-fully";
+        let snat = "-A X ! -d ff00::/8 -m comment --comment \"a b\" -j SNAT --to-source 2001:db8::1 --random-fully";
         let rule = Rule::read(snat).unwrap();
         assert_eq!((rule.to_string().as_str(), &rule.target[..6]), (snat, "SNAT -"));
         let plain = Rule::read("-A X -m comment --comment word -j ACCEPT").unwrap();
