@@ -45,6 +45,12 @@ mod lab;
 #[cfg(test)]
 mod loopback;
 #[cfg(test)]
+mod masquerade_examples;
+#[cfg(test)]
+mod masquerade_keys;
+#[cfg(test)]
+mod masquerade_refusals;
+#[cfg(test)]
 mod mixed_pairs;
 #[cfg(test)]
 mod parallel;

@@ -146,7 +146,8 @@ impl Rule {
                 Expression::Mask(_) => continue,
                 Expression::Other(name) if name == "counter" => {}
                 Expression::Meta(_) => {}
-                Expression::Masquerade | Expression::Other(_) => rule.other = true,
+                // Whatever else it does, it is none of ours.
+                _ => rule.other = true,
             }
             loaded = if let Expression::Meta(key) = expression { Some(*key) } else { None };
         }
