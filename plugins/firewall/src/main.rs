@@ -4,6 +4,7 @@ mod firewalld;
 
 use std::process::ExitCode;
 
+use hostnet::Undo;
 use libcni::plugin::{self, Environment, Network, Plugin, Request};
 use libcni::types::{Cidr, Code};
 use libcni::{Error, Success};
@@ -45,9 +46,14 @@ impl Plugin for Firewall {
     fn add(&self, req: &Request<Conf>) -> Result<Success, Error> {
         let result = prev_result(req)?;
         let firewalld = firewalld(req)?;
+        let (conf, remover) = (req.conf(), &firewalld);
+        let mut undo = Undo::new();
         for source in sources(&result) {
-            firewalld.add_source(&req.conf().zone, source)?;
+            // First, so that also what is done after a deadline is undone.
+            undo.push(format!("remove the source {source}"), move || remover.remove_source(&conf.zone, source));
+            firewalld.add_source(&conf.zone, source)?;
         }
+        undo.keep();
         Ok(result)
     }
 

@@ -27,6 +27,8 @@ mod conf_examples;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod firewall_firewalld;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod loopback;
