@@ -107,7 +107,10 @@ impl<'a> Bus<'a> {
     pub(crate) fn wait_for(&self, name: &'static str) {
         let (found, waiting) = mpsc::channel();
         let connection = self.connect();
-        thread::spawn(move || found.send(block_on(owned(&connection, name))));
+        thread::spawn(move || {
+            block_on(owned(&connection, name));
+            drop(found.send(())); // nobody waits any more
+        });
         waiting.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("wait for {name} on the bus: {e}"));
     }
 }
