@@ -109,7 +109,7 @@ impl<'a> Bus<'a> {
         let connection = self.connect();
         thread::spawn(move || {
             block_on(owned(&connection, name));
-            drop(found.send(())); // nobody waits any more
+            let _ = found.send(()); // nobody waits any more
         });
         waiting.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("wait for {name} on the bus: {e}"));
     }
