@@ -31,7 +31,9 @@
 )]
 
 pub mod bins;
+pub mod dbus;
 pub mod echo;
+pub mod firewalld;
 pub mod frame;
 pub mod host;
 pub mod internet;

@@ -60,12 +60,12 @@ impl plugin::Conf for Conf {
 
     /// DEL finds everything by its owner, whoever made it.
     fn for_del(_: &Environment) -> Option<Self> {
-        Some(Self::of_del(None))
+        Some(Self::of_del(Raw::default()))
     }
 
     fn from_raw(raw: Raw, env: &Environment) -> Result<Self, Error> {
         if env.is(Command::Del) {
-            return Ok(Self::of_del(raw.firewalld_zone));
+            return Ok(Self::of_del(raw));
         }
         let written = |text: Option<String>| text.filter(|text| !text.is_empty());
         Ok(Self {
@@ -78,11 +78,12 @@ impl plugin::Conf for Conf {
 }
 
 impl Conf {
-    fn of_del(written: Option<String>) -> Self {
+    /// What cannot be right is passed over.
+    fn of_del(raw: Raw) -> Self {
         Self {
-            backend: None,
+            backend: raw.backend.and_then(|name| name.parse().ok()),
             admin_chain: DEFAULT_ADMIN_CHAIN.to_owned(),
-            zone: written.and_then(|text| zone(text).ok()).unwrap_or_else(|| DEFAULT_ZONE.to_owned()),
+            zone: raw.firewalld_zone.and_then(|name| zone(name).ok()).unwrap_or_else(|| DEFAULT_ZONE.to_owned()),
             policy: Policy::Open,
         }
     }

@@ -68,9 +68,10 @@ impl Plugin for Firewall {
         let pod = Pod::of(req, &result);
         let _lock = Lock::take();
         let (found, mut errors) = rules::remove(&pod.tag(), &|tag| tag == pod.tag(), &pod.addresses);
-        if !found {
+        let (conf, is_named) = (req.conf(), req.conf().backend == Some(Backend::Firewalld));
+        if is_named || !found {
             // firewalld takes long for each question, and what had rules of its own is no source.
-            errors.extend(rules::remove_sources(&req.conf().zone, &pod.addresses).err());
+            errors.extend(rules::remove_sources(&conf.zone, &pod.addresses, is_named));
         }
         Error::join(errors.into_iter().map(Error::from).collect())
     }

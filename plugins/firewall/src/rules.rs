@@ -47,9 +47,12 @@ impl<'a> Rules<'a> {
             }
             Backend::Firewalld => {
                 let firewalld = Firewalld::connect()?;
-                let zone = &self.conf.zone;
-                undo.push("remove the pod's sources", move || remove_sources(zone, &pod.addresses));
-                sources(&pod.addresses).try_for_each(|source| firewalld.add_source(zone, source))?;
+                for source in sources(&pod.addresses) {
+                    let (remover, zone) = (firewalld.clone(), &self.conf.zone);
+                    // First, so that also what is done after a deadline is undone.
+                    undo.push(format!("remove the source {source}"), move || remover.remove_source(zone, source));
+                    firewalld.add_source(zone, source)?;
+                }
                 if self.conf.policy != Policy::Open {
                     return Self { policy_only: true, ..self }.add(Backend::of_rules(), undo);
                 }
@@ -108,13 +111,17 @@ fn where_nft<T>(outcome: Result<T, Error>, nothing: T) -> Result<T, Error> {
     outcome.or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(nothing) })
 }
 
-/// Takes a pod's addresses out of a zone of firewalld.
-pub fn remove_sources(zone: &str, addresses: &[IpAddr]) -> Result<(), Error> {
-    if addresses.is_empty() || !Firewalld::is_running() {
-        return Ok(());
+/// Takes a pod's addresses out of a zone of firewalld. One that does not run has forgotten them; if the configuration
+/// names it (`is_named`), it is an error when the bus does not say so. All is tried.
+pub fn remove_sources(zone: &str, addresses: &[IpAddr], is_named: bool) -> Vec<Error> {
+    if addresses.is_empty() || !(is_named || Firewalld::is_running()) {
+        return Vec::new();
     }
-    let firewalld = Firewalld::connect()?;
-    sources(addresses).try_for_each(|source| firewalld.remove_source(zone, source))
+    let firewalld = match Firewalld::connect() {
+        Ok(firewalld) => firewalld,
+        Err(error) => return vec![error],
+    };
+    sources(addresses).filter_map(|source| firewalld.remove_source(zone, source).err()).collect()
 }
 
 /// Why a backend does not work on this node.

@@ -31,6 +31,8 @@ mod firewall;
 #[cfg(test)]
 mod firewall_conf;
 #[cfg(test)]
+mod firewall_firewalld;
+#[cfg(test)]
 mod firewall_interop;
 #[cfg(test)]
 mod firewall_kube;
