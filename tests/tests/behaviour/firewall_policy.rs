@@ -2,9 +2,11 @@
 //! every backend, whether the bridge calls iptables or not.
 
 use serde_json::json;
+use tests::dbus::Bus;
+use tests::firewalld::{Firewalld as _, StandIn};
 use tests::{Internet, Pod};
 
-use crate::firewall_conf::{FLAVOURS, Net, Node, addresses, reaches};
+use crate::firewall_conf::{FLAVOURS, Net, Node, addresses, net, reaches};
 
 /// Who reaches whom.
 #[derive(Debug, PartialEq, Eq)]
@@ -193,4 +195,27 @@ fn a_change_of_backend_removes_the_rules_of_the_old_one() {
         }
         assert!(reaches(b, &lab.pods[0].1), "{old}, then {new}");
     }
+}
+
+/// firewalld knows no bridges: beside it a policy is rules of iptables, and the pods' own rules are none.
+#[test]
+fn a_policy_beside_firewalld() {
+    let node = Node::new("nft");
+    let internet = node.internet();
+    let bus = Bus::start(&node.host);
+    let firewalld = StandIn::start(&bus);
+    let net = net(1, json!({"ingressPolicy": "isolated"}));
+    let (one, two) = (node.host.pod(), node.host.pod());
+    let results = [&one, &two].map(|pod| node.add(&net, pod));
+    assert_eq!(firewalld.sources("trusted").len(), 4);
+    assert_eq!(node.rules("iptables", "FORWARD").len(), 1);
+    assert!(!reaches(&one, &addresses(&results[1])) && !reaches(&internet, &addresses(&results[0])));
+    assert!(reaches(&one, &[Internet::V4.to_owned(), Internet::V6.to_owned()]));
+    node.check(&net, &one, &results[0]).success();
+    node.iptables("iptables -F CNI-ISOLATION-STAGE-2");
+    node.check(&net, &one, &results[0]).failure();
+    for (pod, result) in [(&one, &results[0]), (&two, &results[1])] {
+        node.del(&net, pod, result);
+    }
+    assert_eq!(firewalld.sources("trusted"), [""; 0]);
 }
