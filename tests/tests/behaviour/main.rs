@@ -5,6 +5,18 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bandwidth;
+#[cfg(test)]
+mod bandwidth_conf;
+#[cfg(test)]
+mod bandwidth_del;
+#[cfg(test)]
+mod bandwidth_interop;
+#[cfg(test)]
+mod bandwidth_refusal;
+#[cfg(test)]
+mod bandwidth_shape;
+#[cfg(test)]
 mod bridge;
 #[cfg(test)]
 mod bridge_check;
