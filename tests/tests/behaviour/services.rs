@@ -174,13 +174,11 @@ fn every_path_over_ptp() {
 }
 
 #[test]
-#[ignore = "needs the key nonMasqueradeCIDRs"]
 fn other_nodes_pods_see_the_pod_that_is_not_to_be_masqueraded_over_bridge() {
     in_every_backend(Plugin::Bridge, Masquerade::Beyond, Combination::run);
 }
 
 #[test]
-#[ignore = "needs the key nonMasqueradeCIDRs"]
 fn other_nodes_pods_see_the_pod_that_is_not_to_be_masqueraded_over_ptp() {
     in_every_backend(Plugin::Ptp, Masquerade::Beyond, Combination::run);
 }
