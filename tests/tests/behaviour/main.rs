@@ -63,6 +63,12 @@ mod ptp_interop;
 #[cfg(test)]
 mod refusal;
 #[cfg(test)]
+mod services;
+#[cfg(test)]
+mod services_chained;
+#[cfg(test)]
+mod services_paths;
+#[cfg(test)]
 mod static_ipam;
 #[cfg(test)]
 mod tuning;
