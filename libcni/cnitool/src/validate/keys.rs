@@ -56,6 +56,10 @@ const PLUGIN: Keys = &[
 
 const DNS: Keys = &[("nameservers", List(&Text)), ("domain", Text), ("search", List(&Text)), ("options", List(&Text))];
 
+/// Here and in `runtimeConfig.bandwidth`, where the runtime puts them.
+const BANDWIDTH: Keys =
+    &[("ingressRate", Number), ("ingressBurst", Number), ("egressRate", Number), ("egressBurst", Number)];
+
 const BRIDGE: Keys = &[
     ("bridge", Text),
     ("isGateway", Flag),
@@ -146,6 +150,7 @@ pub fn judge_list(document: &Document, object: &Object, findings: &mut Findings)
 /// Judges the keys of a plugin that stands at `path`, if we know the plugin, and of its `ipam`, if we know that.
 pub fn judge_plugin(document: &Document, path: &str, plugin: &Object, findings: &mut Findings) {
     let known: Option<Keys> = match kind(plugin) {
+        "bandwidth" => Some(BANDWIDTH),
         "bridge" => Some(BRIDGE),
         "loopback" => Some(&[]),
         "ptp" => Some(PTP),

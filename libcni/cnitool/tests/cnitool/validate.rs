@@ -7,7 +7,8 @@ use crate::node::Node;
 /// A node with the plugins that `validate` knows.
 fn node_to_validate() -> Node {
     let node = Node::new();
-    for name in ["bridge", "firewall", "host-local", "loopback", "other", "ptp", "static", "tuning"] {
+    let names = ["bandwidth", "bridge", "firewall", "host-local", "loopback", "other", "ptp", "static", "tuning"];
+    for name in names {
         node.plugin(name, "");
     }
     node
@@ -96,6 +97,11 @@ fn what_is_wrong_with_a_file() {
             "\"nonMasqueradeCIDR\"",
             "warning: unknown key \"nonMasqueradeCIDR\" of bridge, which is ignored; did you mean \"nonMasqueradeCIDRs\"?".into(),
             plugins(r#"{"type":"bridge","nonMasqueradeCIDR":["10.0.0.0/8"]}"#),
+        ),
+        (
+            "\"egressRate\"",
+            "error: \"plugins[0].egressRate\" of bandwidth must be a number".into(),
+            plugins(r#"{"type":"bandwidth","ingressRate":1000,"egressRate":"10M"}"#),
         ),
         (
             "\"mac_\"",
