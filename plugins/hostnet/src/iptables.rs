@@ -84,6 +84,13 @@ impl Iptables {
         listed.is_ok_and(|output| matches!(output.code, Some(0 | 1)))
     }
 
+    /// Whether this is the flavour that keeps its rules in nf_tables, where they can be looked at over netlink. False
+    /// where that cannot be told: the name may be a script's, as it is in the containers of some distributions.
+    pub fn is_nft(&self) -> bool {
+        let program = self.restore.canonicalize();
+        program.is_ok_and(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("nft")))
+    }
+
     /// Applies commands (`-N CHAIN`, `-A CHAIN ...`), all or none, to one table.
     ///
     /// A chain is made by `-N`, not by the `:CHAIN` of saved rules, which would flush one that exists.
@@ -115,6 +122,18 @@ impl Iptables {
             Some(0) => Ok(Some(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())),
             Some(1) => Ok(None),
             _ => Err(refusal(&self.iptables, &format!("list {chain} of table {table}"), &output)),
+        }
+    }
+}
+
+/// What `-S` prints of a whole table: chains as `-N CHAIN`, then rules as `-A CHAIN ...`.
+impl Iptables {
+    /// The chains and rules of a table. Empty where there is no such table.
+    pub fn list_table(&self, table: &str) -> Result<Vec<String>, Error> {
+        let output = process::run(&self.iptables, &["-t", table, "-S", WAIT], b"")?;
+        match output.code {
+            Some(0) => Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()),
+            _ => Err(refusal(&self.iptables, &format!("list table {table}"), &output)),
         }
     }
 }

@@ -3,17 +3,20 @@
 
 pub mod addr;
 pub mod bridge;
+pub mod conntrack;
 pub mod egress;
 pub mod endpoint;
 pub mod error;
 pub mod ipam;
 pub mod iptables;
 pub mod link;
+pub mod lock;
 pub mod masquerade;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod owner;
+pub mod ports;
 pub mod prev_result;
 mod process;
 pub mod route;

@@ -11,6 +11,8 @@ use netlink_packet_netfilter::nftables::{
 
 pub use netlink_packet_netfilter::nftables::{MetaKey, Operator};
 
+use super::nat::Nat;
+
 /// `NF_DROP` and `NF_ACCEPT` of linux/netfilter.h.
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
@@ -19,6 +21,9 @@ const NF_ACCEPT: u32 = 1;
 pub const LINK_HEADER: u32 = 0;
 /// Payload counted from the IP header (`NFT_PAYLOAD_NETWORK_HEADER`).
 pub const NETWORK_HEADER: u32 = 1;
+
+/// Payload counted from the header after it, TCP's or UDP's (`NFT_PAYLOAD_TRANSPORT_HEADER`).
+pub const TRANSPORT_HEADER: u32 = 2;
 
 /// One step of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +47,8 @@ pub enum Expression {
     Verdict(Verdict),
     /// The source address becomes that of the outgoing interface.
     Masquerade,
+    /// A step of address translation, or towards it.
+    Nat(Nat),
     /// An expression that this program never writes, by its name.
     Other(String),
 }
@@ -89,6 +96,7 @@ impl Expression {
                 Immediate::DestinationRegister(Register::Verdict),
                 Immediate::Data(DataAttribute::Verdict(verdict.write())),
             ]),
+            Self::Nat(nat) => nat.write(),
             Self::Masquerade => Expressions::Other { expression_type: "masq".to_owned(), attributes: Vec::new() },
             Self::Other(expression_type) => Expressions::Other { expression_type, attributes: Vec::new() },
         };
@@ -113,6 +121,9 @@ impl Expression {
     }
 
     fn read_data(data: Expressions) -> Option<Self> {
+        if let Some(nat) = Nat::read(&data) {
+            return Some(Self::Nat(nat));
+        }
         match data {
             Expressions::Meta(list) => find(list, |attribute| match attribute {
                 Meta::Key(key) => Some(Self::Meta(key)),

@@ -10,11 +10,12 @@ use netlink_packet_core::{
     NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, Parseable,
 };
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage,
+    ChainAttribute, ChainMessage, ExpressionAttribute, GenMessage, ListAttribute, NfTablesMessage, RuleAttribute,
+    RuleMessage,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
-use super::{Chain, Expression, userdata};
+use super::{Chain, Expression, nat, userdata};
 
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_TABLE: u16 = 1;
@@ -126,20 +127,40 @@ impl Rule {
         userdata::comment(self.attribute(NFTA_RULE_USERDATA)?)
     }
 
+    /// Whose it is, where we wrote that beside the comment.
+    pub fn tag(&self) -> Option<&[u8]> {
+        userdata::tag(self.attribute(NFTA_RULE_USERDATA)?)
+    }
+
+    /// Whether these bytes stand anywhere in the rule.
+    pub fn contains(&self, wanted: &[u8]) -> bool {
+        self.payload.windows(wanted.len().max(1)).any(|bytes| bytes == wanted)
+    }
+
+    /// The extensions of iptables among its expressions: name and the bytes of the extension's own structure, as the
+    /// headers linux/netfilter/xt_*.h have it.
+    pub fn extensions(&self) -> Vec<(String, Vec<u8>)> {
+        self.raw_expressions().into_iter().filter_map(nat::read_extension).collect()
+    }
+
     /// Whether this text stands anywhere in the rule: quicker than to ask for its expressions.
     pub fn mentions(&self, text: &str) -> bool {
-        self.payload.windows(text.len().max(1)).any(|bytes| bytes == text.as_bytes())
+        self.contains(text.as_bytes())
     }
 
     /// What it consists of.
     pub fn expressions(&self) -> Vec<Expression> {
+        self.raw_expressions().into_iter().map(Expression::read).collect()
+    }
+
+    fn raw_expressions(&self) -> Vec<ListAttribute<ExpressionAttribute>> {
         let attributes = self.payload.get(HEADER_LEN..).unwrap_or_default();
-        let Ok(message) = RuleMessage::parse(attributes) else { return vec![Expression::Other(String::new())] };
+        let Ok(message) = RuleMessage::parse(attributes) else { return vec![ListAttribute::Element(Vec::new())] };
         let lists = message.attributes.into_iter().filter_map(|attribute| match attribute {
             RuleAttribute::Expressions(list) => Some(list),
             _ => None,
         });
-        lists.flatten().map(Expression::read).collect()
+        lists.flatten().collect()
     }
 
     pub(super) fn is_in(&self, chain: Chain<'_>) -> bool {

@@ -14,6 +14,8 @@ mod expression;
 mod matches;
 mod message;
 mod names;
+mod nat;
+mod program;
 mod userdata;
 
 pub use batch::{Batch, Hook};
@@ -21,7 +23,9 @@ pub use expression::{Expression, MetaKey, Operator, Verdict};
 pub use matches::{Direction, address, ether_source, iifname, ip_version, masked_address, read_address};
 pub use message::Rule;
 pub use names::{Chain, Family, Table};
+pub use nat::{Nat, destination_is_local, dnat, has_mark, port, read_dnat, read_port, set_mark};
 pub use netlink_packet_netfilter::nftables::InetHookNumber;
+pub use program::{is_installed, run};
 
 use message::Message;
 

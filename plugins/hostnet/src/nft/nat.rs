@@ -1,0 +1,233 @@
+//! Address translation in nf_tables: where a packet was going, marks, and a new destination. As `nft` writes them, which
+//! prints a rule back in words only if it recognises the pattern (`nft --debug=netlink` 1.0.6).
+//!
+//! A destination is loaded into two registers, address and port, from which the translation takes it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use netlink_packet_core::{DefaultNla, Nla};
+use netlink_packet_netfilter::nftables::{
+    Bitwise, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Meta, MetaKey, Operator,
+    Register,
+};
+
+use super::Expression;
+use super::expression::TRANSPORT_HEADER;
+use crate::ports::Protocol;
+
+/// `NFTA_FIB_DREG`, `NFTA_FIB_RESULT`, `NFTA_FIB_FLAGS` of linux/netfilter/nf_tables.h.
+const NFTA_FIB_DREG: u16 = 1;
+const NFTA_FIB_RESULT: u16 = 2;
+const NFTA_FIB_FLAGS: u16 = 3;
+/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`.
+const FIB_ADDRTYPE: u32 = 3;
+const FIB_DADDR: u32 = 2;
+/// `RTN_LOCAL` of linux/rtnetlink.h.
+const RTN_LOCAL: u32 = 2;
+
+const NFTA_NAT_TYPE: u16 = 1;
+const NFTA_NAT_FAMILY: u16 = 2;
+const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
+const NFTA_NAT_FLAGS: u16 = 7;
+/// `NFT_NAT_DNAT`; `NFPROTO_IPV4`, `NFPROTO_IPV6`; `NF_NAT_RANGE_PROTO_SPECIFIED`.
+const DNAT: u32 = 1;
+const NFPROTO_IPV4: u32 = 2;
+const NFPROTO_IPV6: u32 = 10;
+const PROTO_SPECIFIED: u32 = 2;
+
+/// `NFTA_MATCH_NAME` and `NFTA_MATCH_INFO`; a target's are the same.
+const NFTA_MATCH_NAME: u16 = 1;
+const NFTA_MATCH_INFO: u16 = 3;
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nat {
+    /// Loads of what kind the destination address is: this node's own, somebody else's...
+    DestinationType,
+    /// Loads the new address into register 1.
+    Address(IpAddr),
+    /// Loads the new port into register 2.
+    Port(u16),
+    /// The loaded address, of this IP version, and the loaded port become the destination. The rule is over.
+    Destination {
+        /// The IP version.
+        ipv4: bool,
+    },
+    /// Sets these bits of what is loaded.
+    SetBits(u32),
+    /// What is loaded becomes the packet's mark.
+    Mark,
+}
+
+impl Nat {
+    pub(super) fn write(self) -> Expressions {
+        let immediate = |register, value: Vec<u8>| {
+            Expressions::Immediate(vec![
+                Immediate::DestinationRegister(register),
+                Immediate::Data(DataAttribute::Value(value)),
+            ])
+        };
+        match self {
+            Self::DestinationType => other(
+                "fib",
+                &[(NFTA_FIB_DREG, Register::Reg1.into()), (NFTA_FIB_RESULT, FIB_ADDRTYPE), (NFTA_FIB_FLAGS, FIB_DADDR)],
+            ),
+            Self::Address(IpAddr::V4(addr)) => immediate(Register::Reg1, addr.octets().to_vec()),
+            Self::Address(IpAddr::V6(addr)) => immediate(Register::Reg1, addr.octets().to_vec()),
+            Self::Port(port) => immediate(Register::Reg2, port.to_be_bytes().to_vec()),
+            Self::Destination { ipv4 } => other(
+                "nat",
+                &[
+                    (NFTA_NAT_TYPE, DNAT),
+                    (NFTA_NAT_FAMILY, if ipv4 { NFPROTO_IPV4 } else { NFPROTO_IPV6 }),
+                    (NFTA_NAT_REG_ADDR_MIN, Register::Reg1.into()),
+                    (NFTA_NAT_REG_PROTO_MIN, Register::Reg2.into()),
+                    (NFTA_NAT_FLAGS, PROTO_SPECIFIED),
+                ],
+            ),
+            Self::SetBits(bits) => Expressions::Bitwise(vec![
+                Bitwise::SourceRegister(Register::Reg1),
+                Bitwise::DestinationRegister(Register::Reg1),
+                Bitwise::Length(4),
+                Bitwise::Mask(DataAttribute::Value((!bits).to_ne_bytes().to_vec())),
+                Bitwise::Xor(DataAttribute::Value(bits.to_ne_bytes().to_vec())),
+            ]),
+            Self::Mark => Expressions::Meta(vec![Meta::Key(MetaKey::Mark), Meta::SourceRegister(Register::Reg1)]),
+        }
+    }
+
+    pub(super) fn read(data: &Expressions) -> Option<Self> {
+        match data {
+            Expressions::Other { expression_type, attributes } => match expression_type.as_str() {
+                "fib" => (number(attributes, NFTA_FIB_RESULT) == Some(FIB_ADDRTYPE)
+                    && number(attributes, NFTA_FIB_FLAGS) == Some(FIB_DADDR))
+                .then_some(Self::DestinationType),
+                "nat" => (number(attributes, NFTA_NAT_TYPE) == Some(DNAT))
+                    .then(|| Self::Destination { ipv4: number(attributes, NFTA_NAT_FAMILY) == Some(NFPROTO_IPV4) }),
+                _ => None,
+            },
+            Expressions::Immediate(list) => read_immediate(list),
+            Expressions::Bitwise(list) => list.iter().find_map(|attribute| match attribute {
+                Bitwise::Xor(DataAttribute::Value(bits)) => {
+                    let bits = u32::from_ne_bytes(bits.as_slice().try_into().ok()?);
+                    (bits != 0).then_some(Self::SetBits(bits))
+                }
+                _ => None,
+            }),
+            Expressions::Meta(list) => {
+                let (set, mark) = (
+                    list.iter().any(|attribute| matches!(attribute, Meta::SourceRegister(_))),
+                    list.contains(&Meta::Key(MetaKey::Mark)),
+                );
+                (set && mark).then_some(Self::Mark)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn read_immediate(list: &[Immediate]) -> Option<Nat> {
+    let bytes = list.iter().find_map(|attribute| match attribute {
+        Immediate::Data(DataAttribute::Value(bytes)) => Some(bytes.as_slice()),
+        _ => None,
+    })?;
+    match bytes.len() {
+        2 => Some(Nat::Port(u16::from_be_bytes(bytes.try_into().ok()?))),
+        4 => Some(Nat::Address(<[u8; 4]>::try_from(bytes).ok()?.into())),
+        16 => Some(Nat::Address(<[u8; 16]>::try_from(bytes).ok()?.into())),
+        _ => None,
+    }
+}
+
+fn other(name: &str, numbers: &[(u16, u32)]) -> Expressions {
+    let attributes = numbers.iter().map(|(kind, number)| DefaultNla::new(*kind, number.to_be_bytes().to_vec()));
+    Expressions::Other { expression_type: name.to_owned(), attributes: attributes.collect() }
+}
+
+fn value(attributes: &[DefaultNla], kind: u16) -> Option<Vec<u8>> {
+    let found = attributes.iter().find(|attribute| attribute.kind() == kind)?;
+    let mut bytes = vec![0; found.value_len()];
+    found.emit_value(&mut bytes);
+    Some(bytes)
+}
+
+fn number(attributes: &[DefaultNla], kind: u16) -> Option<u32> {
+    Some(u32::from_be_bytes(value(attributes, kind)?.try_into().ok()?))
+}
+
+/// An extension of iptables (`match` or `target`): its name and the bytes of its structure.
+pub(super) fn read_extension(element: ListAttribute<ExpressionAttribute>) -> Option<(String, Vec<u8>)> {
+    let ListAttribute::Element(attributes) = element else { return None };
+    attributes.into_iter().find_map(|attribute| match attribute {
+        ExpressionAttribute::Data(Expressions::Other { attributes, expression_type })
+            if expression_type == "match" || expression_type == "target" =>
+        {
+            let name = String::from_utf8(value(&attributes, NFTA_MATCH_NAME)?).ok()?;
+            Some((name.trim_end_matches('\0').to_owned(), value(&attributes, NFTA_MATCH_INFO)?))
+        }
+        _ => None,
+    })
+}
+
+/// `fib daddr type local`: to an address of this node.
+pub fn destination_is_local() -> [Expression; 2] {
+    let local = Expression::Compare(Operator::Equal, RTN_LOCAL.to_ne_bytes().to_vec());
+    [Expression::Nat(Nat::DestinationType), local]
+}
+
+/// `tcp dport 8080`
+pub fn port(protocol: Protocol, port: u16) -> [Expression; 4] {
+    [
+        Expression::Meta(MetaKey::L4Proto),
+        Expression::Compare(Operator::Equal, vec![protocol.number()]),
+        Expression::Payload { base: TRANSPORT_HEADER, offset: 2, len: 2 },
+        Expression::Compare(Operator::Equal, port.to_be_bytes().to_vec()),
+    ]
+}
+
+/// The port that a rule compares with.
+pub fn read_port(expressions: &[Expression]) -> Option<(Protocol, u16)> {
+    expressions.windows(4).find_map(|window| match window {
+        [
+            Expression::Meta(MetaKey::L4Proto),
+            Expression::Compare(Operator::Equal, protocol),
+            Expression::Payload { base: TRANSPORT_HEADER, offset: 2, len: 2 },
+            Expression::Compare(Operator::Equal, port),
+        ] => {
+            let [number] = protocol.as_slice() else { return None };
+            let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.number() == *number)?;
+            Some((protocol, u16::from_be_bytes(port.as_slice().try_into().ok()?)))
+        }
+        _ => None,
+    })
+}
+
+/// `dnat to 10.1.0.2:80`
+pub fn dnat(addr: IpAddr, port: u16) -> [Expression; 3] {
+    let steps = [Nat::Address(addr), Nat::Port(port), Nat::Destination { ipv4: addr.is_ipv4() }];
+    steps.map(Expression::Nat)
+}
+
+/// The destination that a rule gives.
+pub fn read_dnat(expressions: &[Expression]) -> Option<SocketAddr> {
+    expressions.windows(3).find_map(|window| match window {
+        [
+            Expression::Nat(Nat::Address(addr)),
+            Expression::Nat(Nat::Port(port)),
+            Expression::Nat(Nat::Destination { .. }),
+        ] => Some(SocketAddr::new(*addr, *port)),
+        _ => None,
+    })
+}
+
+/// `meta mark set meta mark | 0x2000`
+pub fn set_mark(bits: u32) -> [Expression; 3] {
+    [Expression::Meta(MetaKey::Mark), Expression::Nat(Nat::SetBits(bits)), Expression::Nat(Nat::Mark)]
+}
+
+/// `meta mark & 0x2000 == 0x2000`
+pub fn has_mark(bits: u32) -> [Expression; 3] {
+    let bytes = bits.to_ne_bytes().to_vec();
+    [Expression::Meta(MetaKey::Mark), Expression::Mask(bytes.clone()), Expression::Compare(Operator::Equal, bytes)]
+}
