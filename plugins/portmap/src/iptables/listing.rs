@@ -55,6 +55,12 @@ impl Listing {
         self.tag(chain).is_none_or(|tag| tag.starts_with(&owner.nft_comment_prefix()))
     }
 
+    /// The chain with an owner's rules, where it has any.
+    pub fn chain_of(&self, owner: &Owner) -> String {
+        let own = owner.own_hostport_chain();
+        if self.has_chain(&own) { own } else { owner.hostport_chain() }
+    }
+
     /// The chain for an owner's rules: the reference's, unless that one is another interface's.
     pub fn chain_for(&self, owner: &Owner) -> String {
         let base = owner.hostport_chain();

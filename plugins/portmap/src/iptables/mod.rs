@@ -130,13 +130,13 @@ fn empty(chain: &str) -> String {
 /// What is missing or different.
 pub fn check(forward: &Forward<'_>) -> Result<(), Error> {
     let listing = Listing::read(&Iptables::find(forward.version)?)?;
-    let chain = listing.chain_for(forward.owner);
+    let chain = listing.chain_of(forward.owner);
     let wrong = |what: String| {
         let doing =
             format!("check the port mappings of container {} for {:?}", forward.owner.container, forward.version);
         Err(Error::other(doing, what))
     };
-    if !listing.has_chain(&chain) {
+    if !listing.has_chain(&chain) || !listing.is_of(&chain, forward.owner) {
         return wrong(format!("chain {chain} not found in iptables table nat"));
     }
     let mut present = listing.rules(&chain);
