@@ -160,11 +160,9 @@ impl Message {
         }
         let mut attributes = vec![nest(CTA_TUPLE_ORIG, &[nest(CTA_TUPLE_PROTO, &protocol)])];
         let mut reply_flags = 0;
-        if let Some(addr) = filter.answers_from {
-            let source = match addr {
-                IpAddr::V4(addr) => DefaultNla::new(CTA_IP_V4_SRC, addr.octets().to_vec()),
-                IpAddr::V6(addr) => DefaultNla::new(CTA_IP_V6_SRC, addr.octets().to_vec()),
-            };
+        // Kernels filter out the IPv6 address that they are asked for, and answer with all others: there we choose.
+        if let Some(IpAddr::V4(addr)) = filter.answers_from {
+            let source = DefaultNla::new(CTA_IP_V4_SRC, addr.octets().to_vec());
             attributes.push(nest(CTA_TUPLE_REPLY, &[nest(CTA_TUPLE_IP, &[source])]));
             reply_flags = FLAG_IP_SRC;
         }
