@@ -20,7 +20,7 @@ use crate::{iptables, nftables};
 /// Some rules may be there; [`remove`] takes them away.
 pub fn add(backend: Option<Backend>, forwards: &[Forward<'_>]) -> Result<(), Error> {
     let with_iptables = || forwards.iter().try_for_each(iptables::add);
-    let with_nftables = || forwards.iter().try_for_each(nftables::add);
+    let with_nftables = || nftables::add(forwards);
     match backend {
         Some(Backend::Iptables) => with_iptables(),
         Some(Backend::Nftables) => with_nftables(),
@@ -38,12 +38,11 @@ pub fn add(backend: Option<Backend>, forwards: &[Forward<'_>]) -> Result<(), Err
 /// Something is left.
 pub fn remove(owner: &Owner, addrs: &[IpAddr]) -> Result<(), Error> {
     let mut nft = Nft::default();
-    let outcomes: [(Result<(), Error>, fn() -> bool); 3] = [
-        (nftables::remove(&mut nft, owner, addrs), Nft::is_usable),
-        (iptables::remove_nft(&mut nft, owner), Nft::is_usable),
-        (iptables::remove_legacy(owner), iptables::is_usable),
-    ];
-    join(&format!("remove the port mappings of container {}", owner.container), outcomes)
+    let mut failed = Vec::new();
+    failed.extend(error_if(nftables::remove(&mut nft, owner, addrs), Nft::is_usable));
+    failed.extend(error_if(iptables::remove_nft(&mut nft, owner), Nft::is_usable));
+    failed.extend(error_if(iptables::remove_legacy(owner), iptables::is_usable));
+    join(&format!("remove the port mappings of container {}", owner.container), &failed)
 }
 
 /// Removes what belongs to attachments of the network that are not among the valid ones.
@@ -51,20 +50,19 @@ pub fn remove(owner: &Owner, addrs: &[IpAddr]) -> Result<(), Error> {
 /// # Errors
 /// Something is left.
 pub fn remove_all_but(network: &NetworkName, valid: &[Owner]) -> Result<(), Error> {
-    let outcomes: [(Result<(), Error>, fn() -> bool); 2] = [
-        (nftables::remove_all_but(&mut Nft::default(), network, valid), Nft::is_usable),
-        (iptables::remove_all_but(network, valid), iptables::is_usable),
-    ];
-    join(&format!("remove stale port mappings of network {network}"), outcomes)
+    let mut failed = Vec::new();
+    failed.extend(error_if(nftables::remove_all_but(&mut Nft::default(), network, valid), Nft::is_usable));
+    failed.extend(error_if(iptables::remove_all_but(network, valid), iptables::is_usable));
+    join(&format!("remove stale port mappings of network {network}"), &failed)
 }
 
-fn join<const N: usize>(doing: &str, outcomes: [(Result<(), Error>, fn() -> bool); N]) -> Result<(), Error> {
-    let errors: Vec<String> = outcomes
-        .into_iter()
-        .filter_map(|(outcome, is_usable)| outcome.err().filter(|_| is_usable()))
-        .map(|error| error.to_string())
-        .collect();
-    if errors.is_empty() { Ok(()) } else { Err(Error::other(doing, errors.join("; "))) }
+/// What failed, unless the backend does not work here anyhow.
+fn error_if(outcome: Result<(), Error>, is_usable: fn() -> bool) -> Option<String> {
+    outcome.err().filter(|_| is_usable()).map(|error| error.to_string())
+}
+
+fn join(doing: &str, failed: &[String]) -> Result<(), Error> {
+    if failed.is_empty() { Ok(()) } else { Err(Error::other(doing, failed.join("; "))) }
 }
 
 /// Compares the rules of an attachment with what [`add`] makes. Without a backend, either may have made them.

@@ -74,15 +74,19 @@ impl Conditions {
     /// Code 7: a word that no condition has.
     pub fn new(v4: Vec<String>, v6: Vec<String>) -> Result<Self, Error> {
         for (key, words) in [("conditionsV4", &v4), ("conditionsV6", &v6)] {
-            for (index, word) in words.iter().enumerate() {
-                let bad = match language(words) {
-                    Some(Language::Iptables) => is_action(word),
-                    _ => is_statement(word),
-                };
-                if bad {
-                    let msg = format!("{key}[{index}]: {word:?} is not a condition");
-                    return Err(Error::new(Code::INVALID_CONFIG, msg));
-                }
+            let is_bad: fn(&str) -> bool = match language(words) {
+                Some(Language::Iptables) => is_action,
+                _ => is_statement,
+            };
+            let refuse = |what: String| Err(Error::new(Code::INVALID_CONFIG, what));
+            if let Some(index) = words.iter().position(|word| is_bad(word)) {
+                return refuse(format!(
+                    "{key}[{index}]: {:?} is not a condition",
+                    words.get(index).map_or("", String::as_str)
+                ));
+            }
+            if language(words) == Some(Language::Nftables) && !is_balanced(words) {
+                return refuse(format!("{key}: the braces of {words:?} are not in pairs"));
             }
         }
         let some = |words: Vec<String>| words.into_iter().filter(|word| !word.trim().is_empty()).collect();
@@ -128,8 +132,20 @@ fn is_statement(word: &str) -> bool {
     let statement = word
         .split(|c: char| !c.is_ascii_alphanumeric())
         .any(|part| STATEMENTS.iter().any(|statement| statement.eq_ignore_ascii_case(part)));
-    let balanced = word.matches('{').count() == word.matches('}').count();
-    !word.chars().all(allowed) || statement || !balanced
+    !word.chars().all(allowed) || statement
+}
+
+/// Whether every brace that is closed was opened before, and every one that is opened is closed.
+fn is_balanced(words: &[String]) -> bool {
+    let mut open: usize = 0;
+    for brace in words.iter().flat_map(|word| word.chars()).filter(|c| "{}".contains(*c)) {
+        open = match (brace, open.checked_sub(1)) {
+            ('{', _) => open + 1,
+            (_, Some(left)) => left,
+            (_, None) => return false,
+        };
+    }
+    open == 0
 }
 
 #[cfg(test)]
@@ -151,9 +167,12 @@ mod tests {
         ] {
             assert_eq!(conditions(words).unwrap().keys_of(Language::Iptables), ["conditionsV4"], "{words:?}");
         }
-        for words in
-            [&["ip", "saddr", "!=", "10.0.0.0/8"][..], &["ip saddr { 10.0.0.0/8, 192.0.2.1 }"], &["iifname eth0"]]
-        {
+        for words in [
+            &["ip", "saddr", "!=", "10.0.0.0/8"][..],
+            &["ip saddr { 10.0.0.0/8, 192.0.2.1 }"],
+            &["ip saddr {", "10.0.0.1", "}"],
+            &["iifname eth0"],
+        ] {
             assert_eq!(conditions(words).unwrap().keys_of(Language::Nftables), ["conditionsV4"], "{words:?}");
         }
         assert!(conditions(&[]).unwrap().is_empty() && conditions(&[""]).unwrap().is_empty());
@@ -183,6 +202,7 @@ mod tests {
             &["ip saddr $x"],
             &["ip", "saddr", "10.0.0.1", "drop"],
             &["ip saddr { 10.0.0.1"],
+            &["} ip saddr 10.0.0.1 {"],
         ] {
             assert!(conditions(words).is_err(), "{words:?}");
         }

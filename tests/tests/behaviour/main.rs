@@ -43,6 +43,8 @@ mod portmap_interop;
 #[cfg(test)]
 mod portmap_node;
 #[cfg(test)]
+mod portmap_refusals;
+#[cfg(test)]
 mod portmap_rules;
 #[cfg(test)]
 mod ptp;

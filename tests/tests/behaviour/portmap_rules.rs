@@ -9,8 +9,7 @@ use tests::{Host, Plugin, Pod};
 use crate::bridge_conf::with;
 use crate::parallel::at_once;
 use crate::portmap_conf::{
-    BACKENDS, PORT, add, addresses, both, chain, check, conf, connect, del, legacy, mapping, nft_chain, result_of,
-    rules,
+    BACKENDS, PORT, add, both, chain, check, conf, connect, del, legacy, mapping, nft_chain, result_of, rules,
 };
 
 const ADDRESSES: [&str; 2] = ["10.77.0.2/24", "fd00:77::2/64"];
@@ -239,9 +238,9 @@ fn each_attachment_of_a_container_has_its_own_rules() {
 fn two_containers_whose_chains_have_one_name() {
     let host = Host::new();
     let pods = [host.pod(), host.pod()];
-    let confs = [("ab", "c", 2), ("a", "bc", 3)].map(|(network, id, number)| {
-        let result = result_of(&pods[number - 2], &[&format!("10.77.0.{number}/24")]);
-        let conf = conf("iptables", json!([mapping("tcp", 8000 + number as u16, 80)]));
+    let confs = [("ab", "c", 2_u16), ("a", "bc", 3)].map(|(network, id, number)| {
+        let result = result_of(&pods[usize::from(number) - 2], &[&format!("10.77.0.{number}/24")]);
+        let conf = conf("iptables", json!([mapping("tcp", 8000 + number, 80)]));
         (with(&with_prev_result(&conf, &result), json!({"name": network})), id)
     });
     for ((conf, id), pod) in confs.iter().zip(&pods) {

@@ -5,8 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Programs of others that the tests read state with, and the plugins they compare with.
-pub const TOOLS: [&str; 7] =
-    ["iptables", "nftables", "iproute2", "iputils-ping", "tcpdump", "conntrack", "containernetworking-plugins"];
+pub const TOOLS: [&str; 8] = [
+    "iptables",
+    "nftables",
+    "iproute2",
+    "iputils-ping",
+    "tcpdump",
+    "conntrack",
+    "strace",
+    "containernetworking-plugins",
+];
 
 /// A machine with another kernel, for what this one lacks.
 pub const VM: [&str; 4] = ["qemu-system-x86", "busybox-static", "kmod", "xz-utils"];

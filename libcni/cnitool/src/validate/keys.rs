@@ -73,6 +73,16 @@ const BRIDGE: Keys = &[
     ("disableContainerInterface", Flag),
 ];
 
+const PORTMAP: Keys = &[
+    ("backend", Text),
+    ("snat", Flag),
+    ("masqAll", Flag),
+    ("markMasqBit", Number),
+    ("externalSetMarkChain", Text),
+    ("conditionsV4", List(&Text)),
+    ("conditionsV6", List(&Text)),
+];
+
 const PTP: Keys = &[("ipMasq", Flag), ("ipMasqBackend", Text), ("mtu", Number)];
 
 const TRUNK: Keys = &[("minID", Number), ("maxID", Number), ("id", Number)];
@@ -134,6 +144,7 @@ pub fn judge_plugin(document: &Document, path: &str, plugin: &Object, findings: 
     let known: Option<Keys> = match kind(plugin) {
         "bridge" => Some(BRIDGE),
         "loopback" => Some(&[]),
+        "portmap" => Some(PORTMAP),
         "ptp" => Some(PTP),
         "tuning" => Some(TUNING),
         _ => None,

@@ -7,7 +7,7 @@ use crate::node::Node;
 /// A node with the plugins that `validate` knows.
 fn node_to_validate() -> Node {
     let node = Node::new();
-    for name in ["bridge", "host-local", "loopback", "other", "static", "tuning"] {
+    for name in ["bridge", "host-local", "loopback", "other", "portmap", "static", "tuning"] {
         node.plugin(name, "");
     }
     node
@@ -267,11 +267,13 @@ fn every_key_of_our_plugins_is_known() {
     let range = nulls(keys_of("ipam/host-local/src/conf.rs", "RawRange")).replace(",\"subnet\":null", "");
     let fixed = nulls(keys_of("ipam/static/src/conf.rs", "RawIpam"));
     let address = nulls(keys_of("ipam/static/src/conf.rs", "RawAddress")).replace(",\"address\":null", "");
+    let portmap = nulls(keys_of("plugins/portmap/src/conf.rs", "Raw"));
     let node = node_to_validate();
     node.conf(
         "10-all.conflist",
         &format!(
             r#"{{"cniVersion":"1.0.0","name":"n","plugins":[{{"type":"bridge"{bridge}}},
+            {{"type":"portmap"{portmap}}},
             {{"type":"bridge","vlanTrunk":[{{"minID":1{trunk}}}],"ipam":{{"type":"host-local"{ipam}}}}},
             {{"type":"bridge","ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.0.0.0/8"{range}}}]]}}}},
             {{"type":"bridge","ipam":{{"type":"static"{fixed}}}}},

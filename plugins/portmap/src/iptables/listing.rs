@@ -73,7 +73,7 @@ impl Listing {
         for entry in self.rules(ENTRIES) {
             let Some(words) = words(entry) else { continue };
             let Some(chain) = words.last().filter(|chain| !own.contains(chain)) else { continue };
-            let theirs = self.rules(chain).into_iter().filter_map(|rule| read_mapping(rule));
+            let theirs = self.rules(chain).into_iter().filter_map(read_mapping);
             if theirs.into_iter().any(|theirs| theirs.overlaps(mapping)) {
                 let holder = self.holder(chain, &words);
                 if !holders.contains(&holder) {

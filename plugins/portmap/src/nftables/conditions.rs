@@ -35,20 +35,24 @@ pub fn led_to(rule: &Rule) -> Option<String> {
     })
 }
 
-/// Makes the attachment's chain, or fills it anew.
+/// Makes the attachment's chains, or fills them anew, of all IP versions that have conditions.
 ///
 /// # Errors
 /// `nft` refuses; nothing was changed.
-pub fn ensure(forward: &Forward<'_>) -> Result<(), Error> {
-    let (table, chain) = (table(forward.version), chain(forward.owner));
-    let mut commands = vec![
-        format!("add table {table}"),
-        format!("add chain {table} {chain}"),
-        format!("flush chain {table} {chain}"),
-    ];
-    let rules = forward.mappings().flat_map(|mapping| rules(forward, mapping));
-    commands.extend(rules.map(|rule| format!("add rule {table} {chain} {rule}")));
-    nft::run(&commands).map_err(|error| Error::other(format!("apply conditions of {:?}", forward.version), error))
+pub fn ensure(forwards: &[Forward<'_>]) -> Result<(), Error> {
+    let mut commands = Vec::new();
+    for forward in forwards.iter().filter(|forward| !forward.condition_words().is_empty()) {
+        let (table, chain) = (table(forward.version), chain(forward.owner));
+        commands.push(format!("add table {table}"));
+        commands.extend(["add", "flush"].map(|verb| format!("{verb} chain {table} {chain}")));
+        let rules = forward.mappings().flat_map(|mapping| rules(forward, mapping));
+        commands.extend(rules.map(|rule| format!("add rule {table} {chain} {rule}")));
+    }
+    if commands.is_empty() {
+        Ok(())
+    } else {
+        nft::run(&commands).map_err(|error| Error::other("apply conditions", error))
+    }
 }
 
 fn rules(forward: &Forward<'_>, mapping: &Mapping) -> Vec<String> {

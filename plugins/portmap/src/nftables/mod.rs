@@ -21,15 +21,17 @@ use crate::pod::Forward;
 /// The chains that hold rules of attachments.
 const CHAINS: [&str; 3] = [HOSTPORTS, OLD_HOSTPORTS, MASQUERADING];
 
-/// Makes the rules of one IP version, in place of what an earlier ADD made for the same attachment.
+/// Makes the rules, in place of what an earlier ADD made for the same attachment.
 ///
 /// # Errors
-/// Nothing but a chain of conditions was changed.
-pub fn add(forward: &Forward<'_>) -> Result<(), Error> {
+/// Some may be there.
+pub fn add(forwards: &[Forward<'_>]) -> Result<(), Error> {
+    conditions::ensure(forwards)?;
     let mut nft = Nft::default();
-    if !forward.condition_words().is_empty() {
-        conditions::ensure(forward)?;
-    }
+    forwards.iter().try_for_each(|forward| add_version(&mut nft, forward))
+}
+
+fn add_version(nft: &mut Nft, forward: &Forward<'_>) -> Result<(), Error> {
     let mut reported = false;
     nft.settle(|nft| {
         let mut batch = Batch::default();
