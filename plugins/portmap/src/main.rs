@@ -41,6 +41,9 @@ impl Plugin for Portmap {
         }
         let owner = Owner::of(req);
         let forwards = pod::forwards(req, &owner, &result);
+        if forwards.is_empty() {
+            eprintln!("portmap: {} has no address in prevResult: no port can lead to it", req.ifname());
+        }
         let pods: Vec<IpAddr> = forwards.iter().map(|forward| forward.pod.addr()).collect();
         // Versions before 0.3.0 cannot say every result: better now than when all is made.
         result.to_value(req.version())?;

@@ -159,7 +159,7 @@ fn injections() -> Vec<Row> {
         portmap("the end of the table in the conditions", CONFIG, "COMMIT", v4(json!(["-s", "10.0.0.1\nCOMMIT"]))),
         portmap("a command in the conditions", CONFIG, "flush", nft(json!(["ip6 saddr ::1; flush ruleset"]))),
         portmap("a line in the conditions", CONFIG, "flush", nft(json!(["ip6 saddr ::1\nflush ruleset"]))),
-        portmap("a block in the conditions", CONFIG, "conditionsV6[0]", nft(json!(["} flush ruleset {"]))),
+        portmap("a block in the conditions", CONFIG, "conditionsV6", nft(json!(["} flush ruleset {"]))),
         portmap("a verdict in the conditions", CONFIG, "accept", nft(json!(["ip6", "saddr", "::1", "accept"]))),
         portmap("a comment in the conditions", CONFIG, "#", nft(json!(["ip6 saddr ::1 #"]))),
         portmap("a quote in the conditions", CONFIG, "iifname", nft(json!(["iifname \"x\" drop"]))),

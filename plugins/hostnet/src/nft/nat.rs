@@ -231,3 +231,45 @@ pub fn has_mark(bits: u32) -> [Expression; 3] {
     let bytes = bits.to_ne_bytes().to_vec();
     [Expression::Meta(MetaKey::Mark), Expression::Mask(bytes.clone()), Expression::Compare(Operator::Equal, bytes)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_back(expressions: &[Expression]) -> Vec<Expression> {
+        expressions.iter().map(|expression| Expression::read(expression.clone().write())).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let v6 = "fd00:77::2".parse().unwrap();
+        let rules = [
+            [&port(Protocol::Tcp, 8080)[..], &dnat(IpAddr::from([10, 77, 0, 2]), 80)].concat(),
+            [&port(Protocol::Sctp, 9)[..], &dnat(v6, 65535)].concat(),
+            [&port(Protocol::Udp, 53)[..], &set_mark(0x2000)].concat(),
+            [&has_mark(1 << 31)[..], &[Expression::Masquerade]].concat(),
+            destination_is_local().to_vec(),
+        ];
+        for rule in &rules {
+            assert_eq!(read_back(rule), *rule);
+        }
+        let [tcp, sctp, mark, ..] = &rules;
+        assert_eq!((read_port(tcp), read_dnat(tcp)), (Some((Protocol::Tcp, 8080)), "10.77.0.2:80".parse().ok()));
+        assert_eq!((read_port(sctp), read_dnat(sctp)), (Some((Protocol::Sctp, 9)), "[fd00:77::2]:65535".parse().ok()));
+        assert_eq!(read_dnat(mark), None);
+        assert_eq!(read_port(&has_mark(1)), None);
+    }
+
+    /// `nft --debug=netlink`: `[ fib daddr type => reg 1 ]` and `[ nat dnat ip6 addr_min reg 1 proto_min reg 2 flags 0x2 ]`.
+    #[test]
+    fn the_numbers_are_those_of_nft() {
+        let numbers = |expressions: Expressions| match expressions {
+            Expressions::Other { attributes, .. } => {
+                attributes.iter().map(|nla| (nla.kind(), number(&attributes, nla.kind()).unwrap())).collect::<Vec<_>>()
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(numbers(Nat::DestinationType.write()), [(1, 1), (2, 3), (3, 2)]);
+        assert_eq!(numbers(Nat::Destination { ipv4: false }.write()), [(1, 1), (2, 10), (3, 1), (5, 2), (7, 2)]);
+    }
+}

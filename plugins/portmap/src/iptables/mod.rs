@@ -39,8 +39,12 @@ pub fn is_usable() -> bool {
     Iptables::find(Version::V4).is_ok_and(|iptables| iptables.is_usable())
 }
 
-fn lock() -> Result<Lock, Error> {
-    Lock::take(Path::new(LOCK), PATIENCE)
+/// Takes the turn. Where no file can be made, as without privileges in a user namespace, there are few to take turns with.
+fn lock() -> Result<Option<Lock>, Error> {
+    match Lock::take(Path::new(LOCK), PATIENCE) {
+        Err(error) if matches!(error.errno(), Some(libc::EROFS | libc::EACCES | libc::EPERM)) => Ok(None),
+        lock => lock.map(Some),
+    }
 }
 
 /// Makes the rules of one IP version, in place of what an earlier ADD made for the same attachment.
