@@ -10,17 +10,22 @@ use netlink_packet_core::{
     NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, Parseable,
 };
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, ExpressionAttribute, GenMessage, ListAttribute, NfTablesMessage, RuleAttribute,
-    RuleMessage,
+    ChainAttribute, ChainMessage, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
-use super::{Chain, Expression, nat, userdata};
+use super::{Chain, Expression, userdata};
 
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_HANDLE: u16 = 3;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_RULE_USERDATA: u16 = 7;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_DATA_VALUE: u16 = 1;
+/// Of a match; a target's are the same.
+const NFTA_MATCH_NAME: u16 = 1;
+const NFTA_MATCH_INFO: u16 = 3;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE`: the message a rule is listed in.
 const NEWRULE: u16 = 0x0a06;
@@ -137,10 +142,22 @@ impl Rule {
         self.payload.windows(wanted.len().max(1)).any(|bytes| bytes == wanted)
     }
 
-    /// The extensions of iptables among its expressions: name and the bytes of the extension's own structure, as the
-    /// headers linux/netfilter/xt_*.h have it.
-    pub fn extensions(&self) -> Vec<(String, Vec<u8>)> {
-        self.raw_expressions().into_iter().filter_map(nat::read_extension).collect()
+    /// Whether one of its expressions holds just this value, to compare with or to load.
+    pub fn has_value(&self, value: &[u8]) -> bool {
+        // NFTA_DATA_VALUE as it stands in a message.
+        let len = u16::try_from(ATTRIBUTE_HEADER_LEN + value.len()).unwrap_or(u16::MAX);
+        self.contains(&[&len.to_ne_bytes(), &NFTA_DATA_VALUE.to_ne_bytes(), value].concat())
+    }
+
+    /// The bytes of an extension of iptables (`multiport`, `comment`...) among its expressions: its own structure, as the
+    /// headers linux/netfilter/xt_*.h have it. Nothing is copied: of a thousand rules most are asked in vain.
+    pub fn extension(&self, name: &str) -> Option<&[u8]> {
+        let expressions = self.attribute(NFTA_RULE_EXPRESSIONS)?;
+        attributes(expressions).find_map(|(_, expression)| {
+            let data = find(expression, NFTA_EXPR_DATA)?;
+            let found = find(data, NFTA_MATCH_NAME)?.strip_suffix(&[0])?;
+            if found == name.as_bytes() { find(data, NFTA_MATCH_INFO) } else { None }
+        })
     }
 
     /// Whether this text stands anywhere in the rule: quicker than to ask for its expressions.
@@ -150,17 +167,13 @@ impl Rule {
 
     /// What it consists of.
     pub fn expressions(&self) -> Vec<Expression> {
-        self.raw_expressions().into_iter().map(Expression::read).collect()
-    }
-
-    fn raw_expressions(&self) -> Vec<ListAttribute<ExpressionAttribute>> {
         let attributes = self.payload.get(HEADER_LEN..).unwrap_or_default();
-        let Ok(message) = RuleMessage::parse(attributes) else { return vec![ListAttribute::Element(Vec::new())] };
+        let Ok(message) = RuleMessage::parse(attributes) else { return vec![Expression::Other(String::new())] };
         let lists = message.attributes.into_iter().filter_map(|attribute| match attribute {
             RuleAttribute::Expressions(list) => Some(list),
             _ => None,
         });
-        lists.flatten().collect()
+        lists.flatten().map(Expression::read).collect()
     }
 
     pub(super) fn is_in(&self, chain: Chain<'_>) -> bool {
@@ -173,17 +186,25 @@ impl Rule {
     }
 
     fn attribute(&self, kind: u16) -> Option<&[u8]> {
-        let mut rest = self.payload.get(HEADER_LEN..)?;
-        loop {
-            // struct nlattr: length with this header, type, value, padding to 4 bytes.
-            let ([len_low, len_high, kind_low, kind_high], _) = rest.split_first_chunk()?;
-            let len = usize::from(u16::from_ne_bytes([*len_low, *len_high]));
-            if u16::from_ne_bytes([*kind_low, *kind_high]) & NLA_TYPE_MASK == kind {
-                return rest.get(ATTRIBUTE_HEADER_LEN..len);
-            }
-            rest = rest.get(len.max(ATTRIBUTE_HEADER_LEN).next_multiple_of(4)..)?;
-        }
+        find(self.payload.get(HEADER_LEN..)?, kind)
     }
+}
+
+/// The attributes that stand in these bytes: type and value.
+fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        // struct nlattr: length with this header, type, value, padding to 4 bytes.
+        let ([len_low, len_high, kind_low, kind_high], _) = rest.split_first_chunk()?;
+        let len = usize::from(u16::from_ne_bytes([*len_low, *len_high]));
+        let kind = u16::from_ne_bytes([*kind_low, *kind_high]) & NLA_TYPE_MASK;
+        let value = rest.get(ATTRIBUTE_HEADER_LEN..len)?;
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
 impl std::fmt::Debug for Rule {

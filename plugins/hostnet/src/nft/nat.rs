@@ -7,8 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_netfilter::nftables::{
-    Bitwise, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Meta, MetaKey, Operator,
-    Register,
+    Bitwise, DataAttribute, Expressions, Immediate, Meta, MetaKey, Operator, Register,
 };
 
 use super::Expression;
@@ -35,10 +34,6 @@ const DNAT: u32 = 1;
 const NFPROTO_IPV4: u32 = 2;
 const NFPROTO_IPV6: u32 = 10;
 const PROTO_SPECIFIED: u32 = 2;
-
-/// `NFTA_MATCH_NAME` and `NFTA_MATCH_INFO`; a target's are the same.
-const NFTA_MATCH_NAME: u16 = 1;
-const NFTA_MATCH_INFO: u16 = 3;
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,20 +149,6 @@ fn value(attributes: &[DefaultNla], kind: u16) -> Option<Vec<u8>> {
 
 fn number(attributes: &[DefaultNla], kind: u16) -> Option<u32> {
     Some(u32::from_be_bytes(value(attributes, kind)?.try_into().ok()?))
-}
-
-/// An extension of iptables (`match` or `target`): its name and the bytes of its structure.
-pub(super) fn read_extension(element: ListAttribute<ExpressionAttribute>) -> Option<(String, Vec<u8>)> {
-    let ListAttribute::Element(attributes) = element else { return None };
-    attributes.into_iter().find_map(|attribute| match attribute {
-        ExpressionAttribute::Data(Expressions::Other { attributes, expression_type })
-            if expression_type == "match" || expression_type == "target" =>
-        {
-            let name = String::from_utf8(value(&attributes, NFTA_MATCH_NAME)?).ok()?;
-            Some((name.trim_end_matches('\0').to_owned(), value(&attributes, NFTA_MATCH_INFO)?))
-        }
-        _ => None,
-    })
 }
 
 /// `fib daddr type local`: to an address of this node.

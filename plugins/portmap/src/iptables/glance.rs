@@ -60,10 +60,9 @@ fn is_about_mark(nft: &mut Nft, chain: nft::Chain<'_>, bit: u32) -> Result<bool,
 
 /// Whether an entry may be for one of these ports; one that we cannot read may.
 fn may_have(rule: &nft::Rule, wanted: &[Entry]) -> bool {
-    let extensions = rule.extensions();
-    let Some((_, info)) = extensions.iter().find(|(name, _)| name == "multiport") else { return true };
+    let Some(info) = rule.extension("multiport") else { return true };
     let count = usize::from(info.get(1).copied().unwrap_or_default());
     let ports = info.get(MULTIPORT_PORTS..).unwrap_or_default().chunks_exact(2).take(count);
-    let ports: Vec<u16> = ports.filter_map(|port| Some(u16::from_ne_bytes(port.try_into().ok()?))).collect();
-    wanted.iter().any(|entry| entry.ports.iter().any(|port| ports.contains(port)))
+    let mut ports = ports.filter_map(|port| Some(u16::from_ne_bytes(port.try_into().ok()?)));
+    ports.any(|port| wanted.iter().any(|entry| entry.ports.contains(&port)))
 }

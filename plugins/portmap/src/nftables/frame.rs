@@ -6,7 +6,7 @@
 use hostnet::Error;
 use hostnet::iptables::Version;
 use hostnet::nft::{
-    Batch, Chain, Expression, Family, Hook, InetHookNumber, Nft, Table, Verdict, destination_is_local, has_mark,
+    Batch, Chain, Expression, Family, Hook, InetHookNumber, Nft, Rule, Table, Verdict, destination_is_local, has_mark,
 };
 
 /// `ip cni_hostport` or `ip6 cni_hostport`.
@@ -34,13 +34,7 @@ const fn hook(at: InetHookNumber, priority: i32) -> Hook {
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn ensure(
-    nft: &mut Nft,
-    batch: &mut Batch,
-    version: Version,
-    bit: Option<u32>,
-    masquerades: bool,
-) -> Result<(), Error> {
+pub fn ensure(nft: &mut Nft, batch: &mut Batch, version: Version) -> Result<(), Error> {
     let table = table(version);
     batch.ensure_table(table, Some(COMMENT));
     for name in [HOSTPORTS, OLD_HOSTPORTS] {
@@ -57,17 +51,28 @@ pub fn ensure(
     ] {
         fill(nft, batch, table.chain(name), hook, &rules)?;
     }
-    if masquerades {
-        let chain = table.chain(MASQUERADING);
-        let existed = nft.has_chain(chain)?;
-        if !existed {
-            batch.create_chain(chain, Some(hook(InetHookNumber::PostRouting, 100)), None);
-        }
-        if let Some(bit) = bit
-            && !(existed && nft.rules(chain)?.iter().any(|rule| rule.expressions() == marked(bit)))
-        {
-            batch.append_rule(chain, marked(bit), Some(MARKED_COMMENT.as_bytes()));
-        }
+    Ok(())
+}
+
+/// Makes what is not there of the chain that masquerades, whose rules are `present`, and its rule for this mark.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn ensure_masquerading(
+    nft: &mut Nft,
+    batch: &mut Batch,
+    version: Version,
+    present: &[Rule],
+    bit: Option<u32>,
+) -> Result<(), Error> {
+    let chain = table(version).chain(MASQUERADING);
+    if present.is_empty() && !nft.has_chain(chain)? {
+        batch.create_chain(chain, Some(hook(InetHookNumber::PostRouting, 100)), None);
+    }
+    if let Some(bit) = bit
+        && !present.iter().any(|rule| is_marked(rule, bit))
+    {
+        batch.append_rule(chain, marked(bit), Some(MARKED_COMMENT.as_bytes()));
     }
     Ok(())
 }
@@ -81,6 +86,11 @@ fn marked(bit: u32) -> Vec<Expression> {
     rule
 }
 
+/// To take every pod's rule apart would take long on a node with many.
+fn is_marked(rule: &Rule, bit: u32) -> bool {
+    rule.comment() == Some(MARKED_COMMENT.as_bytes()) && rule.expressions() == marked(bit)
+}
+
 fn fill(
     nft: &mut Nft,
     batch: &mut Batch,
@@ -92,7 +102,7 @@ fn fill(
         batch.create_chain(chain, hook, None);
     } else {
         let present = nft.rules(chain)?;
-        if present.iter().map(hostnet::nft::Rule::expressions).eq(rules.iter().cloned()) {
+        if present.iter().map(Rule::expressions).eq(rules.iter().cloned()) {
             return Ok(());
         }
         if !present.is_empty() {
@@ -119,7 +129,7 @@ pub fn missing(nft: &mut Nft, version: Version, bit: Option<u32>) -> Result<Opti
     }
     if let Some(bit) = bit {
         let chain = table.chain(MASQUERADING);
-        if !nft.rules(chain)?.iter().any(|rule| rule.expressions() == marked(bit)) {
+        if !nft.rules(chain)?.iter().any(|rule| is_marked(rule, bit)) {
             return Ok(Some(format!("{chain} has no rule for the mark {bit:#x}")));
         }
     }

@@ -35,11 +35,15 @@ fn add_version(nft: &mut Nft, forward: &Forward<'_>) -> Result<(), Error> {
     let mut reported = false;
     nft.settle(|nft| {
         let mut batch = Batch::default();
-        let (table, masquerades) = (table(forward.version), forward.masquerade.mark().is_some());
-        frame::ensure(nft, &mut batch, forward.version, forward.masquerade.bit(), masquerades)?;
+        let table = table(forward.version);
+        frame::ensure(nft, &mut batch, forward.version)?;
         for name in CHAINS {
             let chain = table.chain(name);
-            for rule in nft.rules(chain)? {
+            let present = nft.rules(chain)?;
+            if name == MASQUERADING && forward.masquerade.mark().is_some() {
+                frame::ensure_masquerading(nft, &mut batch, forward.version, &present, forward.masquerade.bit())?;
+            }
+            for rule in present {
                 if belongs(&rule, forward.owner, &[forward.pod.addr()], forward.version) {
                     batch.remove_rule(chain, rule.handle());
                 } else if !reported && name != MASQUERADING {
@@ -78,7 +82,7 @@ fn belongs(rule: &Rule, owner: &Owner, addrs: &[IpAddr], version: Version) -> bo
 
 fn report_holder(rule: &Rule, forward: &Forward<'_>) {
     // To take every pod's rule apart would take long on a node with many.
-    let may = |mapping: &&hostnet::ports::Mapping| rule.contains(&mapping.host_port.get().to_be_bytes());
+    let may = |mapping: &&hostnet::ports::Mapping| rule.has_value(&mapping.host_port.get().to_be_bytes());
     if forward.mappings().filter(may).count() == 0 {
         return;
     }
