@@ -311,6 +311,26 @@ fn gc_removes_what_is_of_no_valid_attachment_of_its_network() {
     }
 }
 
+/// Where ip6tables cannot do anything, GC has nothing to complain of.
+#[test]
+fn gc_on_a_node_without_ip6tables() {
+    let host = Host::new();
+    let pod = host.pod();
+    let bin = TempDir::new().unwrap();
+    for program in ["iptables", "iptables-restore"] {
+        let real = tests::namespace::find(program).unwrap();
+        std::os::unix::fs::symlink(real, bin.path().join(program)).unwrap();
+    }
+    for program in ["ip6tables", "ip6tables-restore"] {
+        crate::refusal::write_script(&bin.path().join(program), "echo no >&2; exit 3");
+    }
+    let portmap = host.plugin("portmap").env("PATH", bin.path().display());
+    let conf = with(&conf("iptables", both(PORT, 80)), json!({"cniVersion": "1.1.0"}));
+    portmap.add(with_prev_result(&conf, &result_of(&pod, &ADDRESSES[..1])), &pod, "eth0").success();
+    portmap.gc(with(&conf, json!({"cni.dev/valid-attachments": []}))).success();
+    assert_eq!(rules(&host), [""; 0]);
+}
+
 /// Damage that the reference's CHECK does not see: values, order, what is shared, extra rules.
 #[test]
 fn check_finds_what_is_broken() {

@@ -276,6 +276,7 @@ fn conditions_are_an_attachments_own() {
         // A second ADD, without them.
         let opened = conf(backend, both(PORT, first.port()));
         add(&host, &opened, &result, &with_conditions).success();
+        assert!(!host.run("nft list ruleset").contains("conditions-"), "{backend}");
         assert!(internet.asks_at(&node, PORT).is_ok(), "{backend}");
         del(&host, &closed, &result, &with_conditions);
         del(&host, &open, &open_result, &without);

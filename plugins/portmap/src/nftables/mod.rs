@@ -52,6 +52,10 @@ fn add_version(nft: &mut Nft, forward: &Forward<'_>) -> Result<(), Error> {
             }
         }
         reported = true;
+        let conditions = conditions::chain(forward.owner);
+        if forward.condition_words().is_empty() && nft.has_chain(table.chain(&conditions))? {
+            batch.remove_chain(table.chain(&conditions));
+        }
         let parts = [(HOSTPORTS, rules::of_hostports(forward)), (MASQUERADING, rules::of_masquerading(forward))];
         let (comment, tag) = (forward.owner.container.as_str().as_bytes(), forward.owner.nft_comment());
         for (name, rules) in parts {
