@@ -7,6 +7,7 @@ pub mod conntrack;
 pub mod egress;
 pub mod endpoint;
 pub mod error;
+pub mod ifb;
 pub mod ipam;
 pub mod iptables;
 pub mod link;
@@ -23,6 +24,7 @@ pub mod route;
 pub mod spoof_check;
 mod sys;
 pub mod sysctl;
+pub mod tc;
 pub mod undo;
 pub mod veth;
 

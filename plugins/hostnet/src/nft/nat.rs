@@ -12,6 +12,7 @@ use netlink_packet_netfilter::nftables::{
 
 use super::Expression;
 use super::expression::TRANSPORT_HEADER;
+use super::matches::octets;
 use crate::ports::Protocol;
 
 /// `NFTA_FIB_DREG`, `NFTA_FIB_RESULT`, `NFTA_FIB_FLAGS` of linux/netfilter/nf_tables.h.
@@ -40,8 +41,6 @@ const PROTO_SPECIFIED: u32 = 2;
 pub enum Nat {
     /// Loads of what kind the destination address is: this node's own, somebody else's...
     DestinationType,
-    /// Loads the new address into register 1.
-    Address(IpAddr),
     /// Loads the new port into register 2.
     Port(u16),
     /// The loaded address, of this IP version, and the loaded port become the destination. The rule is over.
@@ -57,20 +56,15 @@ pub enum Nat {
 
 impl Nat {
     pub(super) fn write(self) -> Expressions {
-        let immediate = |register, value: Vec<u8>| {
-            Expressions::Immediate(vec![
-                Immediate::DestinationRegister(register),
-                Immediate::Data(DataAttribute::Value(value)),
-            ])
-        };
         match self {
             Self::DestinationType => other(
                 "fib",
                 &[(NFTA_FIB_DREG, Register::Reg1.into()), (NFTA_FIB_RESULT, FIB_ADDRTYPE), (NFTA_FIB_FLAGS, FIB_DADDR)],
             ),
-            Self::Address(IpAddr::V4(addr)) => immediate(Register::Reg1, addr.octets().to_vec()),
-            Self::Address(IpAddr::V6(addr)) => immediate(Register::Reg1, addr.octets().to_vec()),
-            Self::Port(port) => immediate(Register::Reg2, port.to_be_bytes().to_vec()),
+            Self::Port(port) => Expressions::Immediate(vec![
+                Immediate::DestinationRegister(Register::Reg2),
+                Immediate::Data(DataAttribute::Value(port.to_be_bytes().to_vec())),
+            ]),
             Self::Destination { ipv4 } => other(
                 "nat",
                 &[
@@ -102,7 +96,7 @@ impl Nat {
                     .then(|| Self::Destination { ipv4: number(attributes, NFTA_NAT_FAMILY) == Some(NFPROTO_IPV4) }),
                 _ => None,
             },
-            Expressions::Immediate(list) => read_immediate(list),
+            Expressions::Immediate(list) => read_port_value(list),
             Expressions::Bitwise(list) => list.iter().find_map(|attribute| match attribute {
                 Bitwise::Xor(DataAttribute::Value(bits)) => {
                     let bits = u32::from_ne_bytes(bits.as_slice().try_into().ok()?);
@@ -122,17 +116,14 @@ impl Nat {
     }
 }
 
-fn read_immediate(list: &[Immediate]) -> Option<Nat> {
-    let bytes = list.iter().find_map(|attribute| match attribute {
-        Immediate::Data(DataAttribute::Value(bytes)) => Some(bytes.as_slice()),
+/// A port, in the two bytes that nothing else here loads.
+fn read_port_value(list: &[Immediate]) -> Option<Nat> {
+    list.iter().find_map(|attribute| match attribute {
+        Immediate::Data(DataAttribute::Value(bytes)) => {
+            Some(Nat::Port(u16::from_be_bytes(bytes.as_slice().try_into().ok()?)))
+        }
         _ => None,
-    })?;
-    match bytes.len() {
-        2 => Some(Nat::Port(u16::from_be_bytes(bytes.try_into().ok()?))),
-        4 => Some(Nat::Address(<[u8; 4]>::try_from(bytes).ok()?.into())),
-        16 => Some(Nat::Address(<[u8; 16]>::try_from(bytes).ok()?.into())),
-        _ => None,
-    }
+    })
 }
 
 fn other(name: &str, numbers: &[(u16, u32)]) -> Expressions {
@@ -186,18 +177,18 @@ pub fn read_port(expressions: &[Expression]) -> Option<(Protocol, u16)> {
 
 /// `dnat to 10.1.0.2:80`
 pub fn dnat(addr: IpAddr, port: u16) -> [Expression; 3] {
-    let steps = [Nat::Address(addr), Nat::Port(port), Nat::Destination { ipv4: addr.is_ipv4() }];
-    steps.map(Expression::Nat)
+    let destination = Nat::Destination { ipv4: addr.is_ipv4() };
+    [Expression::Value(octets(addr)), Expression::Nat(Nat::Port(port)), Expression::Nat(destination)]
 }
 
 /// The destination that a rule gives.
 pub fn read_dnat(expressions: &[Expression]) -> Option<SocketAddr> {
     expressions.windows(3).find_map(|window| match window {
-        [
-            Expression::Nat(Nat::Address(addr)),
-            Expression::Nat(Nat::Port(port)),
-            Expression::Nat(Nat::Destination { .. }),
-        ] => Some(SocketAddr::new(*addr, *port)),
+        [Expression::Value(addr), Expression::Nat(Nat::Port(port)), Expression::Nat(Nat::Destination { .. })] => {
+            let v4 = <[u8; 4]>::try_from(addr.as_slice()).map(IpAddr::from);
+            let addr = v4.or_else(|_| <[u8; 16]>::try_from(addr.as_slice()).map(IpAddr::from));
+            Some(SocketAddr::new(addr.ok()?, *port))
+        }
         _ => None,
     })
 }
