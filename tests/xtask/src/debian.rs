@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Programs of others that the tests read state with, and the plugins they compare with.
-pub const TOOLS: [&str; 10] = [
+pub const TOOLS: [&str; 11] = [
     "iptables",
     "nftables",
     "iproute2",
     "iputils-ping",
     "tcpdump",
     "conntrack",
+    "strace",
     "containernetworking-plugins",
     "dbus-daemon",
     "python3-firewall",
