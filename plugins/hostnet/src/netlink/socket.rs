@@ -23,8 +23,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER: usize = 32 * 1024;
 
 /// How often a dump that others keep interrupting is begun. On a node where fifty pods start at once
-/// a few are normal; the reference gives up after five and goes on with what it has.
-const DUMP_ATTEMPTS: usize = 30;
+/// a few are normal, and on a machine with no time left a dump is interrupted more often than not: one takes a fraction
+/// of a millisecond, so this is most of a second. The reference gives up after five and goes on with what it has.
+const DUMP_ATTEMPTS: usize = 500;
 
 type Result<T> = std::result::Result<T, Failure>;
 
