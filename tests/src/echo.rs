@@ -25,8 +25,13 @@ pub struct Echo {
 
 impl Echo {
     pub(crate) fn start(place: &Namespace) -> Self {
+        Self::on(place, 0)
+    }
+
+    /// One on a port that others were told of before.
+    pub(crate) fn on(place: &Namespace, port: u16) -> Self {
         let (udp, tcp) = place.enter(|| {
-            let udp = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("bind a UDP socket");
+            let udp = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).expect("bind a UDP socket");
             let port = udp.local_addr().expect("the UDP socket's address").port();
             (udp, TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("bind a TCP socket"))
         });

@@ -4,6 +4,7 @@
 //! such a thread is born in the namespace.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::panic;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use std::thread;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::Value;
+
+use crate::echo;
 
 /// Where Debian keeps the programs; the caller's PATH may lack the directories for root.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -50,6 +53,17 @@ impl Namespace {
                 .unwrap_or_else(|e| panic!("bind the namespace to {}: {e}", path.display()));
             Self::of_this_thread()
         })
+    }
+
+    /// The namespaces of this process.
+    pub(crate) fn here() -> Self {
+        in_thread(Self::of_this_thread)
+    }
+
+    /// A network namespace that a runtime made, by its path as it is seen from here.
+    pub fn at(&self, path: &Path) -> Self {
+        let net = self.enter(|| File::open(path).unwrap_or_else(|e| panic!("open {}: {e}", path.display())));
+        Self { net: Arc::new(net), mnt: self.mnt.clone() }
     }
 
     fn of_this_thread() -> Self {
@@ -132,6 +146,16 @@ impl Namespace {
         self.enter(|| {
             std::fs::write(format!("/proc/sys/{key}"), value).unwrap_or_else(|e| panic!("sysctl {key}={value}: {e}"));
         });
+    }
+
+    /// Asks an echo server over UDP and TCP which source address it sees; Err when there was no answer for four seconds.
+    /// The server may be behind another port than its own.
+    ///
+    /// # Panics
+    /// When UDP and TCP differ.
+    pub fn asks_at(&self, address: impl Into<IpAddr>, port: u16) -> Result<IpAddr, String> {
+        let address = address.into();
+        self.enter(|| echo::ask(address, port))
     }
 
     /// Whether one ICMP echo is answered within two seconds. The address may be of either family.

@@ -1,0 +1,132 @@
+//! The machine that a client finds: our plugins, each behind a recorder, an internet, an image.
+
+use std::fs;
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tests::sandbox::Sandbox;
+use tests::{Echo, Internet, Namespace, State, bins, image};
+
+/// Plugins that these clients need and that are not ours yet.
+const OF_THE_REFERENCE: [&str; 2] = ["portmap", "firewall"];
+
+/// What the recorder writes.
+const CALLS: &str = "/run/calls";
+
+/// The image, and where it lies as an archive.
+pub const IMAGE: &str = "podwire.test/busybox:1";
+pub const ARCHIVE: &str = "/run/image.tar";
+
+/// What a container runs that has nothing to do but to end when it is told to.
+pub const IDLE: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep 2147483647 & wait"];
+
+/// One machine.
+pub struct Node<'a> {
+    sandbox: &'a Sandbox,
+    pub internet: Internet,
+    outside: Echo,
+}
+
+impl<'a> Node<'a> {
+    pub fn new(sandbox: &'a Sandbox) -> Self {
+        install_plugins(sandbox);
+        image::write(Path::new(ARCHIVE), IMAGE);
+        let internet = sandbox.internet();
+        let outside = internet.listen();
+        Self { sandbox, internet, outside }
+    }
+
+    /// Writes a configuration list to where runtimes look.
+    pub fn configure(&self, list: &Value) {
+        let path = Path::new(Sandbox::CONF).join(format!("{}.conflist", list["name"].as_str().unwrap()));
+        fs::write(path, list.to_string()).unwrap();
+    }
+
+    /// A pod in its network namespace reaches the internet, which sees the node.
+    pub fn assert_egress(&self, pod: &Namespace) {
+        for (there, node) in [(Internet::V4, Internet::HOST_V4), (Internet::V6, Internet::HOST_V6)] {
+            let there: IpAddr = there.parse().unwrap();
+            assert_eq!(pod.asks_at(there, self.outside.port()), Ok(node), "who asks {there}?");
+        }
+    }
+
+    /// The same where a network has IPv4 alone.
+    pub fn assert_egress_v4(&self, pod: &Namespace) {
+        let there: IpAddr = Internet::V4.parse().unwrap();
+        assert_eq!(pod.asks_at(there, self.outside.port()), Ok(Internet::HOST_V4));
+    }
+
+    /// A server in a network namespace.
+    pub fn serve(&self, place: &Namespace, port: u16) -> Echo {
+        self.sandbox.listen(place, port)
+    }
+
+    /// What plugins leave, without the bridge, which stays by contract.
+    pub fn state(&self, bridge: &str) -> State {
+        self.sandbox.state().without_link(bridge)
+    }
+
+    /// The calls so far, in the order in which they began.
+    pub fn calls(&self) -> Vec<Value> {
+        let lines = fs::read_to_string(CALLS).unwrap_or_default();
+        let mut calls: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        calls.sort_by_key(|call| call["start"].as_u64());
+        calls
+    }
+
+    /// The calls of one plugin with one verb.
+    pub fn calls_of(&self, plugin: &str, verb: &str) -> Vec<Value> {
+        let mut calls = self.calls();
+        calls.retain(|call| call["plugin"] == plugin && call["env"]["CNI_COMMAND"] == verb);
+        calls
+    }
+
+    /// No call failed. Our plugins alone are there to be called, so these are calls of ours.
+    pub fn assert_all_succeeded(&self) {
+        let calls = self.calls();
+        let failed: Vec<_> = calls.iter().filter(|call| call["status"] != 0).collect();
+        assert!(!calls.is_empty() && failed.is_empty(), "{} calls; failed: {failed:#?}", calls.len());
+    }
+}
+
+impl Deref for Node<'_> {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        self.sandbox
+    }
+}
+
+/// A network as Kubernetes nodes have it, both families.
+pub fn dual_stack(version: &str) -> Value {
+    json!({"cniVersion": version, "name": "pods", "plugins": [
+        {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true, "ipam": {
+            "type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}], [{"subnet": "fd00:88::/64"}]],
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+        }},
+        {"type": "portmap", "capabilities": {"portMappings": true}},
+    ]})
+}
+
+/// Puts our plugins to where the recorder finds them, and recorders in their places.
+fn install_plugins(sandbox: &Sandbox) {
+    let (plugins, real) = (Path::new(Sandbox::PLUGINS), Path::new(Sandbox::PLUGINS).with_file_name("real"));
+    let recorder = sandbox.outside(Path::new(env!("CARGO_BIN_EXE_recorder")));
+    fs::create_dir(&real).unwrap();
+    let ours = sandbox.outside(&bins::directory());
+    let ours: Vec<_> = fs::read_dir(ours).unwrap().flatten().map(|entry| entry.path()).collect();
+    let reference = sandbox.outside(Path::new(bins::DEBIAN));
+    let borrowed = OF_THE_REFERENCE.map(|name| reference.join(name));
+    for plugin in ours.iter().chain(&borrowed) {
+        let name = plugin.file_name().unwrap().to_str().unwrap();
+        assert!(!real.join(name).exists(), "{name} is ours now: strike it out in OF_THE_REFERENCE");
+        bins::install(plugin, &real, name).unwrap();
+        bins::install(&recorder, plugins, name).unwrap();
+    }
+    for elsewhere in ["/usr/lib/cni", "/usr/libexec/cni"] {
+        let Ok(found) = fs::read(Path::new(elsewhere).join("bridge")) else { continue };
+        assert_eq!(found, fs::read(recorder.as_path()).unwrap(), "{elsewhere} has plugins that are not ours");
+    }
+}
