@@ -13,6 +13,7 @@ use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::ops::Deref;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -112,13 +113,13 @@ pub fn run_inside<F: FnOnce(&Sandbox)>(suites: &[&str], story: F) {
     command.args(["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"]);
     command.env(INSIDE, "1").env("SANDBOX_GROUPS", groups.names()).env("PATH", PATH).stdin(Stdio::null());
     let output = command.output().expect("run setpriv (util-linux)");
+    groups.remove();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     for line in said.lines().filter(|line| line.starts_with(TOLD)) {
         drop(writeln!(io::stderr(), "{line}")); // past the harness, which shows no output of a test that passes
     }
     assert!(output.status.success(), "{test} in its sandbox: {}\n{said}", output.status);
     assert!(said.contains(" 1 passed"), "{test} did not run in its sandbox\n{said}");
-    groups.remove();
 }
 
 const TOLD: &str = "client: ";
@@ -128,15 +129,16 @@ pub fn tell(text: &str) {
     drop(writeln!(io::stderr(), "{TOLD}{}", text.trim()));
 }
 
-/// Waits for something that nobody announces; panics after a time in which every machine has done it.
+/// Waits for something that nobody announces. Panics with why it is not so yet after a time in which every machine
+/// has done it.
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut happened: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, mut happened: impl FnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + Duration::from_secs(60);
     loop {
-        if let Some(value) = happened() {
-            return value;
+        match happened() {
+            Ok(value) => return value,
+            Err(why) => assert!(Instant::now() < end, "waited in vain for {what}: {why}"),
         }
-        assert!(Instant::now() < end, "waited in vain for {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -185,12 +187,11 @@ impl Groups {
     }
 
     /// The kernel needs a moment to end what was inside.
-    #[track_caller]
     fn remove(&self) {
         for group in &self.0 {
             wait_for(&format!("the end of the control group {}", group.display()), || {
                 remove_tree(group);
-                (!group.exists()).then_some(())
+                if group.exists() { Err("it is in use".to_owned()) } else { Ok(()) }
             });
         }
     }
@@ -254,6 +255,7 @@ fn lay_out(suites: &[&str]) -> Sandbox {
     for directory in ["/var", "/opt", "/tmp", "/root"] {
         mount_memory(directory);
     }
+    symlink("/run", "/var/run").expect("make /var/run");
     make(&["/var/tmp", "/etc/cni", Sandbox::STORE, Sandbox::PLUGINS]);
     mount_memory("/etc/cni"); // podman's package has a network of its own
     make(&[Sandbox::CONF]);

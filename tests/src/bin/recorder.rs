@@ -1,4 +1,4 @@
-//! A plugin that writes down how it was called, and is otherwise the plugin of the same name in `../real`.
+//! A plugin that writes down how it was called, and is otherwise the plugin of the same name in [`REAL`].
 //!
 //! A line of JSON a call, in the order in which calls end, is added to the file that [`CALLS`] names. What a plugin
 //! itself calls (its IPAM plugin) is not a runtime's call and is passed on unseen.
@@ -15,8 +15,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-/// Where calls are written to; daemons hand the environment on to no plugin, so it is no variable.
+/// Where calls are written to, and where the plugins are: a sandbox has fixed places.
 const CALLS: &str = "/run/calls";
+const REAL: &str = "/opt/cni/real";
 
 /// Set for the plugin, inherited by what it calls.
 const NESTED: &str = "PODWIRE_RECORDER";
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
 fn record() -> Result<u8, Box<dyn Error>> {
     let this = env::current_exe()?;
     let name = this.file_name().unwrap_or_default().to_owned();
-    let mut real = Command::new(this.parent().unwrap_or(Path::new("/")).join("../real").join(&name));
+    let mut real = Command::new(Path::new(REAL).join(&name));
     if env::var_os(NESTED).is_some() {
         return Err(real.exec().into());
     }

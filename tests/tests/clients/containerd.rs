@@ -27,7 +27,7 @@ impl Containerd {
         let number = server.lines().find_map(|line| line.trim().strip_prefix("Version:")).unwrap_or(server);
         sandbox::tell(&format!("containerd {}", number.trim()));
         for namespace in ["default", "k8s.io"] {
-            node.run(&format!("ctr --namespace {namespace} image import --snapshotter native {ARCHIVE}"));
+            node.run(&format!("ctr --namespace {namespace} image import --no-unpack {ARCHIVE}"));
         }
         daemon
     }
@@ -42,8 +42,8 @@ impl Containerd {
             if let Some(status) = daemon.try_wait().unwrap() {
                 panic!("containerd ended: {status}\n{}", Self::log());
             }
-            let ready = Command::new("ctr").arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-            (Path::new(SOCKET).exists() && ready.unwrap().success()).then_some(())
+            let answer = Command::new("ctr").args(["--connect-timeout", "1s", "version"]).output().unwrap();
+            if answer.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&answer.stderr).into_owned()) }
         });
         Self(daemon)
     }
@@ -76,19 +76,22 @@ pub fn namespace_of(node: &Node<'_>, pid: &str) -> Namespace {
     node.at(&Path::new("/proc").join(pid).join("ns/net"))
 }
 
-/// Version 2 of the configuration, which 2.x still takes. The snapshotter copies: a container's root may be on any
-/// file system.
+/// Version 2 of the configuration, which 2.x still takes. The snapshotter copies, because a container's root may be on
+/// any file system; and root in a container of CI may not lower what the kernel's OOM killer thinks of a process.
 fn configuration() -> String {
     format!(
         r#"version = 2
 root = "/var/lib/containerd"
 state = "/run/containerd"
+[debug]
+level = "warn"
 [grpc]
 address = "{SOCKET}"
 [plugins."io.containerd.internal.v1.opt"]
 path = "/var/lib/containerd/opt"
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{IMAGE}"
+restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "native"
 "#

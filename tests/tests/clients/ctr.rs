@@ -32,11 +32,11 @@ impl Container {
 }
 
 /// TASK PID STATUS, a line a task.
-fn pid_of(node: &Node<'_>, id: &str) -> Option<String> {
+fn pid_of(node: &Node<'_>, id: &str) -> Result<String, String> {
     let listed = node.run("ctr task list");
     let mut lines = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let words = lines.find(|words| words.first() == Some(&id) && words.last() == Some(&"RUNNING"))?;
-    Some(words[1].to_owned())
+    let words = lines.find(|words| words.first() == Some(&id) && words.last() == Some(&"RUNNING"));
+    words.map(|words| words[1].to_owned()).ok_or(listed.clone())
 }
 
 fn story(sandbox: &Sandbox) {

@@ -6,6 +6,10 @@
 #[cfg(test)]
 mod containerd;
 #[cfg(test)]
+mod cri;
+#[cfg(test)]
+mod cri_api;
+#[cfg(test)]
 mod ctr;
 #[cfg(test)]
 mod node;

@@ -63,7 +63,8 @@ impl<'a> Node<'a> {
         self.sandbox.listen(place, port)
     }
 
-    /// What plugins leave, without the bridge, which stays by contract.
+    /// What there is when no pod is: without the bridge, which stays by contract. So do the rules that portmap and
+    /// firewall make once for all pods, so this is to be asked after the first pod came and went.
     pub fn state(&self, bridge: &str) -> State {
         self.sandbox.state().without_link(bridge)
     }
@@ -117,7 +118,7 @@ fn install_plugins(sandbox: &Sandbox) {
     fs::create_dir(&real).unwrap();
     let ours = sandbox.outside(&bins::directory());
     let ours: Vec<_> = fs::read_dir(ours).unwrap().flatten().map(|entry| entry.path()).collect();
-    let reference = sandbox.outside(Path::new(bins::DEBIAN));
+    let reference = sandbox.outside(bins::reference_directories().last().unwrap());
     let borrowed = OF_THE_REFERENCE.map(|name| reference.join(name));
     for plugin in ours.iter().chain(&borrowed) {
         let name = plugin.file_name().unwrap().to_str().unwrap();
