@@ -39,7 +39,7 @@ fn record() -> Result<u8, Box<dyn Error>> {
     if env::var_os(NESTED).is_some() {
         return Err(real.exec().into());
     }
-    let start = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+    let start = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     let mut input = Vec::new();
     io::stdin().read_to_end(&mut input)?;
     real.env(NESTED, "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -50,7 +50,7 @@ fn record() -> Result<u8, Box<dyn Error>> {
     let output = child.wait_with_output()?;
     drop(writer.join());
     let call = json!({
-        "plugin": name.to_string_lossy(), "env": variables(), "stdin": json_or_text(&input), "start": start as u64,
+        "plugin": name.to_string_lossy(), "env": variables(), "stdin": json_or_text(&input), "start": start,
         "status": output.status.code(), "stdout": json_or_text(&output.stdout),
         "stderr": String::from_utf8_lossy(&output.stderr),
     });

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
 
+use tests::Namespace;
 use tests::sandbox::{run_inside, wait_for};
-use tests::{Namespace, Sandbox};
 
 use crate::containerd::{Containerd, namespace_of};
 use crate::node::{IDLE, IMAGE, Node, dual_stack};
@@ -39,40 +39,41 @@ fn pid_of(node: &Node<'_>, id: &str) -> Result<String, String> {
     words.map(|words| words[1].to_owned()).ok_or(listed.clone())
 }
 
-fn story(sandbox: &Sandbox) {
-    let node = Node::new(sandbox);
-    node.configure(&dual_stack("1.0.0"));
-    let containerd = Containerd::start(&node);
-    let before = node.state("cni0");
-
-    let first = Container::start(&node, "first");
-    let second = Container::start(&node, "second");
-    // host-local gives the first free address of each range, behind the gateway's.
-    assert_eq!(first.network.addresses("eth0"), ["10.88.0.2/16", "fd00:88::2/64"]);
-    assert_eq!(second.network.addresses("eth0"), ["10.88.0.3/16", "fd00:88::3/64"]);
-    for gateway in ["10.88.0.1", "fd00:88::1"] {
-        assert!(first.network.pings(gateway), "{gateway} does not answer");
-    }
-    let served = node.serve(&second.network, 0);
-    for (there, here) in [("10.88.0.3", "10.88.0.2"), ("fd00:88::3", "fd00:88::2")] {
-        let (there, here): (IpAddr, IpAddr) = (there.parse().unwrap(), here.parse().unwrap());
-        assert_eq!(first.network.asks_at(there, served.port()), Ok(here));
-    }
-    node.assert_egress(&first.network);
-    drop(served);
-
-    first.stop(&node);
-    second.stop(&node);
-    drop(containerd);
-    node.state("cni0").assert_same(&before);
-    let dels = node.calls_of("bridge", "DEL");
-    assert_eq!(dels.len(), 2, "{dels:#?}");
-    assert!(dels.iter().all(|call| call["env"]["CNI_NETNS"] == ""), "the process is gone, so is its path: {dels:#?}");
-    node.assert_all_succeeded();
-}
-
 #[test]
 #[ignore = "cargo xtask test fetches containerd"]
 fn containers_of_ctr_are_wired_and_leave_nothing() {
-    run_inside(&["stable"], |sandbox| story(sandbox));
+    run_inside(&["stable"], |sandbox| {
+        let node = Node::new(sandbox);
+        node.configure(&dual_stack("1.0.0"));
+        let containerd = Containerd::start(&node);
+        let before = node.state("cni0");
+
+        let first = Container::start(&node, "first");
+        let second = Container::start(&node, "second");
+        // host-local gives the first free address of each range, behind the gateway's.
+        assert_eq!(first.network.addresses("eth0"), ["10.88.0.2/16", "fd00:88::2/64"]);
+        assert_eq!(second.network.addresses("eth0"), ["10.88.0.3/16", "fd00:88::3/64"]);
+        for gateway in ["10.88.0.1", "fd00:88::1"] {
+            assert!(first.network.pings(gateway), "{gateway} does not answer");
+        }
+        let served = node.serve(&second.network, 0);
+        for (there, here) in [("10.88.0.3", "10.88.0.2"), ("fd00:88::3", "fd00:88::2")] {
+            let (there, here): (IpAddr, IpAddr) = (there.parse().unwrap(), here.parse().unwrap());
+            assert_eq!(first.network.asks_at(there, served.port()), Ok(here));
+        }
+        node.assert_egress(&first.network);
+        drop(served);
+
+        first.stop(&node);
+        second.stop(&node);
+        drop(containerd);
+        node.state("cni0").assert_same(&before);
+        let dels = node.calls_of("bridge", "DEL");
+        assert_eq!(dels.len(), 2, "{dels:#?}");
+        assert!(
+            dels.iter().all(|call| call["env"]["CNI_NETNS"] == ""),
+            "the process is gone, so is its path: {dels:#?}"
+        );
+        node.assert_all_succeeded();
+    });
 }

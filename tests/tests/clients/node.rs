@@ -73,7 +73,8 @@ impl<'a> Node<'a> {
     pub fn calls(&self) -> Vec<Value> {
         let lines = fs::read_to_string(CALLS).unwrap_or_default();
         let mut calls: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        calls.sort_by_key(|call| call["start"].as_u64());
+        let start = |call: &Value| call["start"].as_f64().unwrap();
+        calls.sort_by(|one, other| start(one).total_cmp(&start(other)));
         calls
     }
 
@@ -118,7 +119,7 @@ fn install_plugins(sandbox: &Sandbox) {
     fs::create_dir(&real).unwrap();
     let ours = sandbox.outside(&bins::directory());
     let ours: Vec<_> = fs::read_dir(ours).unwrap().flatten().map(|entry| entry.path()).collect();
-    let reference = sandbox.outside(bins::reference_directories().last().unwrap());
+    let reference = sandbox.outside(Path::new(&std::env::var(bins::NEWEST_REFERENCE).unwrap()));
     let borrowed = OF_THE_REFERENCE.map(|name| reference.join(name));
     for plugin in ours.iter().chain(&borrowed) {
         let name = plugin.file_name().unwrap().to_str().unwrap();

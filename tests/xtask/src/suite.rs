@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tests::bins::{self, Workspace};
-use tests::{Host, namespace};
+use tests::{Host, namespace, sandbox};
 
 use crate::{debian, toolchain, vm};
 
@@ -15,6 +15,8 @@ pub struct Options {
     pub release: bool,
     /// The VLAN tests in a virtual machine whatever this kernel can.
     pub vm: bool,
+    /// The real clients and nothing else.
+    pub clients: bool,
     /// Parts of test names; none means all.
     pub filters: Vec<String>,
 }
@@ -31,6 +33,9 @@ pub fn run(options: &Options) -> Result<bool, String> {
     let workspace = Workspace::read()?;
     let env = environment(&workspace, &plugins)?;
 
+    if options.clients {
+        return clients(&workspace, &env, options);
+    }
     let mut good = ours(&workspace.root, &env, &options.filters)?;
     if options.filters.is_empty() {
         let mut documentation = bins::cargo(&workspace.root);
@@ -38,6 +43,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
         good &= status(&mut documentation)?;
     }
     good &= vlan(&workspace, &env, options)?;
+    good &= clients(&workspace, &env, options)?;
     println!("{}", if good { "all tests passed" } else { "some tests FAILED" });
     Ok(good)
 }
@@ -100,6 +106,19 @@ fn vlan(workspace: &Workspace, env: &Environment, options: &Options) -> Result<b
     let mut env = env.to_vec();
     env.push(("PATH", namespace::PATH.to_owned()));
     Ok(machine.run(&test, &arguments, &env)? == 0)
+}
+
+/// The tests of `clients`: container runtimes, each in a machine of its own.
+fn clients(workspace: &Workspace, env: &Environment, options: &Options) -> Result<bool, String> {
+    let test = executable(&workspace.root, "clients")?;
+    let mut arguments = vec!["--ignored".to_owned()];
+    arguments.extend(options.filters.iter().cloned());
+    if !has_tests(&test, &arguments)? {
+        return Ok(true);
+    }
+    println!("real clients:");
+    let packages = debian::clients(&workspace.target.join("clients"))?;
+    status(Command::new(test).args(arguments).env(sandbox::CLIENTS, packages).envs(env.clone()))
 }
 
 /// Whether an executable has a test that these arguments choose: a machine that boots for none costs minutes.
