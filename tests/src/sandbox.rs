@@ -29,6 +29,9 @@ use crate::state::State;
 /// Names the directory with the unpacked packages; `cargo xtask test` sets it. Below it is a directory for every suite.
 pub const CLIENTS: &str = "PODWIRE_CLIENTS_DIR";
 
+/// Names the directory that the calls of clients go to, if they are to be recorded.
+pub const RECORD: &str = "PODWIRE_RECORD_DIR";
+
 /// Set for the second run, inside.
 const INSIDE: &str = "PODWIRE_SANDBOX";
 

@@ -97,7 +97,7 @@ fn twenty_at_once(node: &Node<'_>, cri: &Cri) {
     });
 }
 
-fn story(sandbox: &Sandbox, version: &str) {
+fn story(sandbox: &Sandbox, name: &str, version: &str) {
     let node = Node::new(sandbox);
     node.configure(&dual_stack(version));
     let mut containerd = Containerd::start(&node);
@@ -130,6 +130,7 @@ fn story(sandbox: &Sandbox, version: &str) {
     assert!(node.internet.asks_at(Internet::HOST_V4, HOST_PORT).is_err(), "the host port is closed");
     cri.remove(&other).unwrap();
 
+    node.record(name);
     twenty_at_once(&node, &cri);
     assert_nothing_left(&node);
     drop(containerd);
@@ -149,12 +150,12 @@ fn assert_nothing_left(node: &Node<'_>) {
 #[test]
 #[ignore = "cargo xtask test fetches containerd"]
 fn pods_of_kubelet_are_wired_and_leave_nothing() {
-    run_inside(&["stable"], |sandbox| story(sandbox, "1.0.0"));
+    run_inside(&["stable"], |sandbox| story(sandbox, "containerd", "1.0.0"));
 }
 
 /// It also asks for STATUS, and takes version 1.1.0.
 #[test]
 #[ignore = "cargo xtask test fetches containerd"]
 fn pods_of_the_newest_containerd_are_wired_and_leave_nothing() {
-    run_inside(&["sid", "stable"], |sandbox| story(sandbox, "1.1.0"));
+    run_inside(&["sid", "stable"], |sandbox| story(sandbox, "newest-containerd", "1.1.0"));
 }

@@ -75,5 +75,6 @@ fn containers_of_ctr_are_wired_and_leave_nothing() {
             "the process is gone, so is its path: {dels:#?}"
         );
         node.assert_all_succeeded();
+        node.record("ctr");
     });
 }

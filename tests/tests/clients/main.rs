@@ -13,3 +13,5 @@ mod cri_api;
 mod ctr;
 #[cfg(test)]
 mod node;
+#[cfg(test)]
+mod podman;

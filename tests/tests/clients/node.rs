@@ -1,12 +1,13 @@
 //! The machine that a client finds: our plugins, each behind a recorder, an internet, an image.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tests::sandbox::Sandbox;
+use tests::sandbox::{self, Sandbox};
 use tests::{Echo, Internet, Namespace, State, bins, image};
 
 /// Plugins that these clients need and that are not ours yet.
@@ -52,12 +53,6 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The same where a network has IPv4 alone.
-    pub fn assert_egress_v4(&self, pod: &Namespace) {
-        let there: IpAddr = Internet::V4.parse().unwrap();
-        assert_eq!(pod.asks_at(there, self.outside.port()), Ok(Internet::HOST_V4));
-    }
-
     /// A server in a network namespace.
     pub fn serve(&self, place: &Namespace, port: u16) -> Echo {
         self.sandbox.listen(place, port)
@@ -83,6 +78,23 @@ impl<'a> Node<'a> {
         let mut calls = self.calls();
         calls.retain(|call| call["plugin"] == plugin && call["env"]["CNI_COMMAND"] == verb);
         calls
+    }
+
+    /// Keeps the calls so far for the behaviour tests, a line each, if that is what this run is for
+    /// (`cargo xtask test --clients --record`). A question that a client repeats (VERSION, STATUS) is kept once.
+    pub fn record(&self, name: &str) {
+        let Some(directory) = std::env::var_os(sandbox::RECORD) else { return };
+        let mut asked = HashSet::new();
+        let mut lines = Vec::new();
+        for call in self.calls() {
+            let (plugin, verb) = (&call["plugin"], &call["env"]["CNI_COMMAND"]);
+            let repeatable = verb == "VERSION" || verb == "STATUS";
+            if !repeatable || asked.insert(format!("{plugin} {verb}")) {
+                lines.push(json!({"plugin": plugin, "env": call["env"], "stdin": call["stdin"]}).to_string());
+            }
+        }
+        let path = self.outside(&Path::new(&directory).join(format!("{name}.json")));
+        fs::write(path, format!("[\n{}\n]\n", lines.join(",\n"))).unwrap();
     }
 
     /// No call failed. Our plugins alone are there to be called, so these are calls of ours.

@@ -9,6 +9,9 @@ use tests::{Host, namespace, sandbox};
 
 use crate::{debian, toolchain, vm};
 
+/// Where the behaviour tests have the calls of real clients.
+const RECORDED: &str = "tests/tests/behaviour/recorded";
+
 /// What was asked for.
 pub struct Options {
     /// The release build instead of the quick one.
@@ -17,6 +20,8 @@ pub struct Options {
     pub vm: bool,
     /// The real clients and nothing else.
     pub clients: bool,
+    /// The calls of the clients are recorded anew.
+    pub record: bool,
     /// Parts of test names; none means all.
     pub filters: Vec<String>,
 }
@@ -118,7 +123,12 @@ fn clients(workspace: &Workspace, env: &Environment, options: &Options) -> Resul
     }
     println!("real clients:");
     let packages = debian::clients(&workspace.target.join("clients"))?;
-    status(Command::new(test).args(arguments).env(sandbox::CLIENTS, packages).envs(env.clone()))
+    let mut command = Command::new(test);
+    command.args(arguments).env(sandbox::CLIENTS, packages).envs(env.clone());
+    if options.record {
+        command.env(sandbox::RECORD, workspace.root.join(RECORDED));
+    }
+    status(&mut command)
 }
 
 /// Whether an executable has a test that these arguments choose: a machine that boots for none costs minutes.
