@@ -43,6 +43,8 @@ mod ptp_failed_add;
 #[cfg(test)]
 mod ptp_interop;
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod refusal;
 #[cfg(test)]
 mod static_ipam;

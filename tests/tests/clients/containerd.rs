@@ -14,7 +14,11 @@ const CONF: &str = "/etc/containerd/config.toml";
 const LOG: &str = "/run/containerd.log";
 
 /// A running containerd.
-pub struct Containerd(Child);
+pub struct Containerd {
+    daemon: Child,
+    /// `containerd 1.6.20`.
+    pub version: String,
+}
 
 impl Containerd {
     /// Starts it with the CRI plugin as Kubernetes uses it; the image is there for both of its users.
@@ -25,14 +29,15 @@ impl Containerd {
         let version = node.run("ctr --address /run/containerd/containerd.sock version");
         let server = version.split("Server:").nth(1).unwrap_or(&version);
         let number = server.lines().find_map(|line| line.trim().strip_prefix("Version:")).unwrap_or(server);
-        sandbox::tell(&format!("containerd {}", number.trim()));
+        let version = format!("containerd {}", number.trim());
+        sandbox::tell(&version);
         for namespace in ["default", "k8s.io"] {
             node.run(&format!("ctr --namespace {namespace} image import --no-unpack {ARCHIVE}"));
         }
-        daemon
+        Self { daemon, version }
     }
 
-    fn spawn() -> Self {
+    fn spawn() -> Child {
         drop(fs::remove_file(SOCKET));
         let log = File::options().create(true).append(true).open(LOG).unwrap();
         let mut command = Command::new("containerd");
@@ -45,14 +50,14 @@ impl Containerd {
             let answer = Command::new("ctr").args(["--connect-timeout", "1s", "version"]).output().unwrap();
             if answer.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&answer.stderr).into_owned()) }
         });
-        Self(daemon)
+        daemon
     }
 
     /// As after a crash: the containers go on.
     pub fn restart(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-        *self = Self::spawn();
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+        self.daemon = Self::spawn();
     }
 
     /// What it has to say, for a test that failed.
@@ -66,8 +71,8 @@ impl Drop for Containerd {
         if std::thread::panicking() {
             eprintln!("{}", Self::log());
         }
-        drop(self.0.kill());
-        drop(self.0.wait());
+        drop(self.daemon.kill());
+        drop(self.daemon.wait());
     }
 }
 

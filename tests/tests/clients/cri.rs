@@ -102,7 +102,7 @@ fn story(sandbox: &Sandbox, name: &str, version: &str) {
     node.configure(&dual_stack(version));
     let mut containerd = Containerd::start(&node);
     let cri = Cri::new();
-    cri.wait_for_network();
+    cri.wait_until_ready();
     let first = cri.run(&pod("first", Some(HOST_PORT))).unwrap();
     let address = cri.pod(&first).addresses.swap_remove(0);
     cri.stop(&first).unwrap();
@@ -121,7 +121,7 @@ fn story(sandbox: &Sandbox, name: &str, version: &str) {
 
     // Started by one containerd, stopped by the next.
     containerd.restart();
-    cri.wait_for_network();
+    cri.wait_until_ready();
     assert_eq!(wired(&node, &cri.pod(&mapped)).addresses("eth0"), network.addresses("eth0"));
     drop(served);
     cri.stop(&mapped).unwrap();
@@ -130,7 +130,7 @@ fn story(sandbox: &Sandbox, name: &str, version: &str) {
     assert!(node.internet.asks_at(Internet::HOST_V4, HOST_PORT).is_err(), "the host port is closed");
     cri.remove(&other).unwrap();
 
-    node.record(name);
+    node.record(name, &containerd.version);
     twenty_at_once(&node, &cri);
     assert_nothing_left(&node);
     drop(containerd);

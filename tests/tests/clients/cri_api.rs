@@ -1,4 +1,4 @@
-//! The part of the Container Runtime Interface that kubelet needs to wire a pod: service `runtime.v1.RuntimeService` of
+//! The part of the Container Runtime Interface that kubelet needs to wire a pod: package `runtime.v1` of
 //! k8s.io/cri-api, `pkg/apis/runtime/v1/api.proto`, whose field numbers are here. Fields that nobody sets are left out:
 //! protobuf does not mind, and no protocol compiler is needed to build the tests.
 
@@ -14,6 +14,7 @@ use tonic::{Request, Status};
 use tests::sandbox::wait_for;
 
 use crate::containerd::SOCKET;
+use crate::node::IMAGE;
 
 /// A pod, as kubelet describes it.
 #[derive(Clone, PartialEq, Message)]
@@ -137,6 +138,20 @@ struct RuntimeCondition {
     message: String,
 }
 
+/// ImageSpec, and Image, whose first field is the id.
+#[derive(Clone, PartialEq, Message)]
+struct Image {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+/// ImageStatusRequest and ImageStatusResponse.
+#[derive(Clone, PartialEq, Message)]
+struct ImageStatus {
+    #[prost(message, optional, tag = "1")]
+    image: Option<Image>,
+}
+
 #[derive(Clone, PartialEq, Message)]
 struct Empty {}
 
@@ -191,9 +206,14 @@ impl Cri {
         PodStatus { addresses: [network.ip].into_iter().chain(additional).collect(), pid: info["pid"].to_string() }
     }
 
-    /// Waits until Status says that the node's network is ready.
+    /// Waits until the image is known, which another client has brought, and Status says that the network is ready.
     #[track_caller]
-    pub fn wait_for_network(&self) {
+    pub fn wait_until_ready(&self) {
+        wait_for("the image of pods", || {
+            let question = ImageStatus { image: Some(Image { name: IMAGE.to_owned() }) };
+            let answer: ImageStatus = self.ask("ImageService", "ImageStatus", question).map_err(|e| e.to_string())?;
+            answer.image.map(|_| ()).ok_or("it is unknown".to_owned())
+        });
         wait_for("the network of the node", || {
             let answer: StatusResponse = self.call("Status", StatusRequest {}).map_err(|e| e.to_string())?;
             let conditions = answer.status.unwrap_or_default().conditions;
@@ -207,7 +227,15 @@ impl Cri {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        let uri: Uri = format!("/runtime.v1.RuntimeService/{method}").parse().unwrap();
+        self.ask("RuntimeService", method, request)
+    }
+
+    fn ask<Q, A>(&self, service: &str, method: &str, request: Q) -> Result<A, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let uri: Uri = format!("/runtime.v1.{service}/{method}").parse().unwrap();
         let path = uri.into_parts().path_and_query.unwrap();
         let mut grpc = tonic::client::Grpc::new(self.channel.clone());
         self.runtime.block_on(async {

@@ -66,6 +66,7 @@ fn containers_of_ctr_are_wired_and_leave_nothing() {
 
         first.stop(&node);
         second.stop(&node);
+        let client = containerd.version.replace("containerd", "ctr of containerd");
         drop(containerd);
         node.state("cni0").assert_same(&before);
         let dels = node.calls_of("bridge", "DEL");
@@ -75,6 +76,6 @@ fn containers_of_ctr_are_wired_and_leave_nothing() {
             "the process is gone, so is its path: {dels:#?}"
         );
         node.assert_all_succeeded();
-        node.record("ctr");
+        node.record("ctr", &client);
     });
 }

@@ -82,7 +82,7 @@ impl<'a> Node<'a> {
 
     /// Keeps the calls so far for the behaviour tests, a line each, if that is what this run is for
     /// (`cargo xtask test --clients --record`). A question that a client repeats (VERSION, STATUS) is kept once.
-    pub fn record(&self, name: &str) {
+    pub fn record(&self, name: &str, client: &str) {
         let Some(directory) = std::env::var_os(sandbox::RECORD) else { return };
         let mut asked = HashSet::new();
         let mut lines = Vec::new();
@@ -94,7 +94,7 @@ impl<'a> Node<'a> {
             }
         }
         let path = self.outside(&Path::new(&directory).join(format!("{name}.json")));
-        fs::write(path, format!("[\n{}\n]\n", lines.join(",\n"))).unwrap();
+        fs::write(path, format!("{{\"client\": \"{client}\", \"calls\": [\n{}\n]}}\n", lines.join(",\n"))).unwrap();
     }
 
     /// No call failed. Our plugins alone are there to be called, so these are calls of ours.

@@ -32,12 +32,14 @@ graphroot = "/var/lib/containers/storage"
 runroot = "/run/containers/storage"
 "#;
 
-/// podman is no daemon: nothing has to be started.
-fn install(node: &Node<'_>) {
+/// podman is no daemon: nothing has to be started. Returns its version.
+fn install(node: &Node<'_>) -> String {
     fs::write("/etc/containers/containers.conf", CONTAINERS_CONF).unwrap();
     fs::write("/etc/containers/storage.conf", STORAGE_CONF).unwrap();
-    sandbox::tell(&node.run("podman --version"));
+    let version = node.run("podman --version").trim().to_owned();
+    sandbox::tell(&version);
     node.run(&format!("podman load --quiet --input {ARCHIVE}"));
+    version
 }
 
 /// `podman run -d`; the network namespace of the container.
@@ -96,7 +98,7 @@ fn second_network(node: &Node<'_>, web: &Namespace) {
 fn containers_of_podman_are_wired_and_leave_nothing() {
     run_inside(&["stable"], |sandbox| {
         let node = Node::new(sandbox);
-        install(&node);
+        let version = install(&node);
         node.run("podman network create --ipv6 --subnet 10.89.0.0/24 --subnet fd00:89::/64 front");
         node.run("podman network create --internal --subnet 10.90.0.0/24 inner");
         let written = fs::read_to_string("/etc/cni/net.d/front.conflist").unwrap();
@@ -127,7 +129,7 @@ fn containers_of_podman_are_wired_and_leave_nothing() {
         for bridge in ["cni-podman1", "cni-podman2"] {
             assert!(node.link(bridge).is_none(), "podman removes the bridge of a network");
         }
-        node.record("podman");
+        node.record("podman", &version);
         node.assert_all_succeeded();
     });
 }
