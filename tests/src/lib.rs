@@ -31,6 +31,7 @@
 )]
 
 pub mod bins;
+mod cgroup;
 pub mod echo;
 pub mod frame;
 pub mod host;

@@ -22,8 +22,9 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount};
 
 use crate::Internet;
+use crate::cgroup::{self, Groups};
 use crate::echo::Echo;
-use crate::namespace::{Namespace, PATH, number, run};
+use crate::namespace::{Namespace, PATH, run};
 use crate::state::State;
 
 /// Names the directory with the unpacked packages; `cargo xtask test` sets it. Below it is a directory for every suite.
@@ -40,9 +41,6 @@ const DEADLINE: &str = "240";
 
 /// Where a sandbox shows the file systems as they were.
 const OUTSIDE: &str = "/run/outside";
-
-/// Where the control groups are.
-const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// From a shell to pid 1 of a sandbox. A control group namespace shows the group that one was in when it was made; then
 /// on to a child of it, because in cgroup v2 only leaves hold processes. Pid 1 is a shell because it reaps orphans.
@@ -104,7 +102,7 @@ impl Deref for Sandbox {
 /// When the story does, when it cannot be told, or when something is left of the sandbox.
 #[track_caller]
 pub fn run_inside<F: FnOnce(&Sandbox)>(suites: &[&str], story: F) {
-    if env::var_os(INSIDE).is_some() {
+    if is_inside() {
         story(&lay_out(suites));
         return;
     }
@@ -123,6 +121,11 @@ pub fn run_inside<F: FnOnce(&Sandbox)>(suites: &[&str], story: F) {
     }
     assert!(output.status.success(), "{test} in its sandbox: {}\n{said}", output.status);
     assert!(said.contains(" 1 passed"), "{test} did not run in its sandbox\n{said}");
+}
+
+/// Whether this is the second run of a test.
+pub fn is_inside() -> bool {
+    env::var_os(INSIDE).is_some()
 }
 
 const TOLD: &str = "client: ";
@@ -153,108 +156,16 @@ fn test_of<F>() -> &'static str {
     name.split_once("::").map_or(name, |(_, path)| path)
 }
 
-/// A control group in every hierarchy, the first half of a namespace.
-#[derive(Debug)]
-struct Groups(Vec<PathBuf>);
-
-impl Groups {
-    /// Makes them, and removes those of tests that were killed.
-    fn create() -> Self {
-        let name = format!("podwire-{}-{}", std::process::id(), number());
-        let roots = hierarchies().into_iter().map(|(path, _)| path);
-        Self(roots.map(|root| Self::create_below(&root, &name)).collect())
-    }
-
-    fn create_below(root: &Path, name: &str) -> PathBuf {
-        remove_abandoned(root);
-        let group = root.join(name);
-        let both = [group.clone(), group.join("init")];
-        if let Ok(controllers) = fs::read_to_string(root.join("cgroup.controllers")) {
-            pass_on(root, &controllers);
-        }
-        for group in &both {
-            fs::create_dir(group).unwrap_or_else(|e| panic!("make the control group {}: {e}", group.display()));
-            // A group of v1 takes no process before it has processors and memory.
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                if let Ok(value) = fs::read(root.join(file)) {
-                    drop(fs::write(group.join(file), value));
-                }
-            }
-        }
-        drop(fs::write(group.join("cgroup.clone_children"), "1"));
-        group
-    }
-
-    fn names(&self) -> String {
-        self.0.iter().map(|group| group.display().to_string()).collect::<Vec<_>>().join(" ")
-    }
-
-    /// The kernel needs a moment to end what was inside.
-    fn remove(&self) {
-        for group in &self.0 {
-            wait_for(&format!("the end of the control group {}", group.display()), || {
-                remove_tree(group);
-                if group.exists() { Err("it is in use".to_owned()) } else { Ok(()) }
-            });
-        }
-    }
-}
-
-/// Of two worlds only the older one: container runtimes do not take a mixture.
-fn hierarchies() -> Vec<(PathBuf, String)> {
-    let mounts = fs::read_to_string("/proc/mounts").expect("read /proc/mounts");
-    let lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let of_kind = |kind: &'static str| {
-        let of_kind = lines.clone().filter(move |line| line[2] == kind && line[1].starts_with(CGROUPS));
-        of_kind.map(|line| (PathBuf::from(line[1]), line[3].to_owned())).collect::<Vec<_>>()
-    };
-    let old = of_kind("cgroup");
-    let all = if old.is_empty() { of_kind("cgroup2") } else { old };
-    assert!(!all.is_empty(), "no control groups below {CGROUPS}");
-    all
-}
-
-/// The options of a mounted v1 hierarchy that say which one it is.
-fn controllers(options: &str) -> String {
-    const OF_ANY_MOUNT: [&str; 6] = ["rw", "ro", "relatime", "nosuid", "nodev", "noexec"];
-    options.split(',').filter(|option| !OF_ANY_MOUNT.contains(option)).collect::<Vec<_>>().join(",")
-}
-
-/// Lets the children of a v2 group have its controllers, as far as they can be had.
-fn pass_on(group: &Path, controllers: &str) {
-    for controller in controllers.split_whitespace() {
-        drop(fs::write(group.join("cgroup.subtree_control"), format!("+{controller}")));
-    }
-}
-
-fn remove_abandoned(root: &Path) {
-    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(process) = name.strip_prefix("podwire-").and_then(|rest| rest.split('-').next()) else { continue };
-        if !Path::new("/proc").join(process).exists() {
-            remove_tree(&entry.path());
-        }
-    }
-}
-
-fn remove_tree(group: &Path) {
-    for entry in fs::read_dir(group).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
-        remove_tree(&entry.path());
-    }
-    drop(fs::remove_dir(group));
-}
-
 /// The first thing inside: the file systems of the machine.
 fn lay_out(suites: &[&str]) -> Sandbox {
-    let packages =
-        env::var_os(CLIENTS).unwrap_or_else(|| panic!("{CLIENTS} is not set; try cargo xtask test --clients"));
-    let layers: Vec<PathBuf> = suites.iter().map(|suite| Path::new(&packages).join(suite)).collect();
+    let layers: Vec<PathBuf> = suites.iter().map(|suite| packages().join(suite)).collect();
     mount_memory("/run");
     make(&[OUTSIDE, "/run/etc", "/run/work", "/run/netns", "/run/lock"]);
     bind("/", OUTSIDE, MsFlags::MS_REC);
     overlay("usr", &layers, "");
     overlay("etc", &layers, ",upperdir=/run/etc,workdir=/run/work");
-    mount_kernel();
+    mount_new("sysfs", "/sys", ""); // of the new network namespace
+    cgroup::mount_all();
     for directory in ["/var", "/opt", "/tmp", "/root"] {
         mount_memory(directory);
     }
@@ -273,41 +184,33 @@ fn lay_out(suites: &[&str]) -> Sandbox {
     Sandbox { namespace: Namespace::here() }
 }
 
+fn packages() -> PathBuf {
+    let named = env::var_os(CLIENTS);
+    named.unwrap_or_else(|| panic!("{CLIENTS} is not set; try cargo xtask test --clients")).into()
+}
+
 fn make(directories: &[&str]) {
     for directory in directories {
         fs::create_dir_all(directory).unwrap_or_else(|e| panic!("make {directory}: {e}"));
     }
 }
 
-/// /sys of the new network namespace, and the control groups as the new namespace shows them.
-fn mount_kernel() {
-    let hierarchies = hierarchies();
-    mount_new("sysfs", "/sys", "");
-    if hierarchies.iter().all(|(path, _)| path == Path::new(CGROUPS)) {
-        mount_new("cgroup2", CGROUPS, "");
-        pass_on(Path::new(CGROUPS), &fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default());
-        return;
-    }
-    mount_memory(CGROUPS);
-    for (path, options) in hierarchies {
-        fs::create_dir_all(&path).unwrap_or_else(|e| panic!("make {}: {e}", path.display()));
-        mount_new("cgroup", &path.display().to_string(), &controllers(&options));
-    }
-}
-
 /// Shows a top directory of the unpacked packages over the machine's own.
 fn overlay(top: &str, layers: &[PathBuf], options: &str) {
+    if layers.is_empty() && options.is_empty() {
+        return; // nothing to show, and nothing is written
+    }
     let own = [PathBuf::from("/")];
     let directories = layers.iter().chain(&own).map(|layer| layer.join(top)).filter(|path| path.is_dir());
     let directories: Vec<String> = directories.map(|path| path.display().to_string().replace(':', "\\:")).collect();
     mount_new("overlay", &format!("/{top}"), &format!("lowerdir={}{options}", directories.join(":")));
 }
 
-fn mount_memory(path: &str) {
+pub(crate) fn mount_memory(path: &str) {
     mount_new("tmpfs", path, if path == "/tmp" { "mode=1777" } else { "mode=755" });
 }
 
-fn mount_new(kind: &str, path: &str, options: &str) {
+pub(crate) fn mount_new(kind: &str, path: &str, options: &str) {
     mount(Some(kind), path, Some(kind), MsFlags::empty(), Some(options))
         .unwrap_or_else(|e| panic!("mount {kind} ({options}) on {path}: {e}"));
 }

@@ -53,7 +53,9 @@ impl<'a> Replay<'a> {
     /// The path to give for the recorded one; an empty one says that the namespace is gone.
     fn netns(&mut self, container: &str, recorded: &str) -> String {
         if recorded.is_empty() {
-            self.pods.remove(container).map(|mut pod| pod.destroy()); // if this is not the second DEL without
+            if let Some(mut pod) = self.pods.remove(container) {
+                pod.destroy();
+            }
             return String::new();
         }
         let pod = self.pods.entry(container.to_owned()).or_insert_with(|| self.host.pod());

@@ -15,3 +15,5 @@ mod ctr;
 mod node;
 #[cfg(test)]
 mod podman;
+#[cfg(test)]
+mod sandbox;
