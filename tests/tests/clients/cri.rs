@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::thread;
 
+use serde_json::Value;
 use tests::sandbox::run_inside;
 use tests::{Internet, Namespace, Sandbox};
 
@@ -14,7 +15,8 @@ use crate::node::{Node, dual_stack};
 const SERVED: u16 = 8080;
 const HOST_PORT: u16 = 30080;
 
-/// What kubelet sends for a pod of that name; a host port is mapped for TCP and UDP.
+/// What kubelet sends for a pod of that name; a host port is mapped for TCP and UDP, and such a pod has its rates
+/// limited as well.
 fn pod(name: &str, host_port: Option<u16>) -> PodSandboxConfig {
     let mapped = host_port.into_iter().flat_map(|port| {
         [0, 1].map(|protocol| PortMapping {
@@ -24,6 +26,7 @@ fn pod(name: &str, host_port: Option<u16>) -> PodSandboxConfig {
             host_ip: String::new(),
         })
     });
+    let rates = ["ingress", "egress"].map(|way| (format!("kubernetes.io/{way}-bandwidth"), "100M".to_owned()));
     PodSandboxConfig {
         metadata: Some(PodSandboxMetadata {
             name: name.to_owned(),
@@ -34,7 +37,7 @@ fn pod(name: &str, host_port: Option<u16>) -> PodSandboxConfig {
         hostname: name.to_owned(),
         log_directory: format!("/var/log/pods/{name}"),
         port_mappings: mapped.collect(),
-        annotations: HashMap::new(),
+        annotations: if host_port.is_some() { rates.into() } else { HashMap::new() },
         linux: Some(LinuxPodSandboxConfig { cgroup_parent: "/kubepods".to_owned() }),
     }
 }
@@ -118,6 +121,12 @@ fn story(sandbox: &Sandbox, name: &str, version: &str) {
     let served = node.serve(&network, SERVED);
     node.assert_egress(&network);
     assert_host_port(&node, &network, &beside);
+
+    // 100 Mbit/s are 12 500 000 bytes a second; into the pod at its veth, out of it at an ifb.
+    let shaped = node.run("tc -j qdisc show");
+    let shaped: Value = serde_json::from_str(&shaped).unwrap();
+    let rates = shaped.as_array().unwrap().iter().filter(|qdisc| qdisc["kind"] == "tbf");
+    assert_eq!(rates.map(|qdisc| qdisc["options"]["rate"].clone()).collect::<Vec<_>>(), [12_500_000, 12_500_000]);
 
     // Started by one containerd, stopped by the next.
     containerd.restart();
