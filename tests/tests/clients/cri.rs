@@ -69,6 +69,11 @@ fn assert_host_port(node: &Node<'_>, mapped: &Namespace, other: &Namespace) {
     assert_eq!(seen, Ok(parsed(Internet::V4)), "a pod sees who its client is");
 }
 
+fn at_once<'a>(ids: impl Iterator<Item = &'a String>, work: impl Fn(&str) + Sync) {
+    let work = &work;
+    thread::scope(|scope| ids.for_each(|id| drop(scope.spawn(move || work(id)))));
+}
+
 /// Twenty pods at once come and go; every one has addresses of its own.
 fn twenty_at_once(node: &Node<'_>, cri: &Cri) {
     let made: Vec<(String, PodStatus)> = thread::scope(|scope| {
@@ -90,14 +95,10 @@ fn twenty_at_once(node: &Node<'_>, cri: &Cri) {
     for (_, status) in &made {
         wired(node, status);
     }
-    thread::scope(|scope| {
-        for (id, _) in &made {
-            scope.spawn(move || {
-                cri.stop(id).unwrap();
-                cri.remove(id).unwrap();
-            });
-        }
-    });
+    // Each is stopped twice at once: containerd's DELs of one pod run beside each other.
+    let ids = || made.iter().map(|(id, _)| id);
+    at_once(ids().chain(ids()), |id| cri.stop(id).unwrap());
+    at_once(ids(), |id| cri.remove(id).unwrap());
 }
 
 fn story(sandbox: &Sandbox, name: &str, version: &str) {
@@ -133,7 +134,10 @@ fn story(sandbox: &Sandbox, name: &str, version: &str) {
     cri.wait_until_ready();
     assert_eq!(wired(&node, &cri.pod(&mapped)).addresses("eth0"), network.addresses("eth0"));
     drop(served);
-    cri.stop(&mapped).unwrap();
+    // kubelet does that, too: at once, and again.
+    thread::scope(|scope| {
+        [(); 2].map(|()| scope.spawn(|| cri.stop(&mapped).unwrap())).map(|stop| stop.join().unwrap())
+    });
     cri.stop(&mapped).unwrap();
     cri.remove(&mapped).unwrap();
     assert!(node.internet.asks_at(Internet::HOST_V4, HOST_PORT).is_err(), "the host port is closed");
