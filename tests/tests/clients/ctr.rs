@@ -1,6 +1,5 @@
 //! `ctr run --cni`: containerd's own client calls the plugins by itself, from its own process.
 
-use std::net::IpAddr;
 use std::process::{Child, Command, Stdio};
 
 use tests::Namespace;
@@ -58,8 +57,7 @@ fn containers_of_ctr_are_wired_and_leave_nothing() {
         }
         let served = node.serve(&second.network, 0);
         for (there, here) in [("10.88.0.3", "10.88.0.2"), ("fd00:88::3", "fd00:88::2")] {
-            let (there, here): (IpAddr, IpAddr) = (there.parse().unwrap(), here.parse().unwrap());
-            assert_eq!(first.network.asks_at(there, served.port()), Ok(here));
+            assert_eq!(first.network.asks_at(there, served.port()), Ok(here.parse().unwrap()));
         }
         node.assert_egress(&first.network);
         drop(served);

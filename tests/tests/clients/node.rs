@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::net::IpAddr;
 use std::ops::Deref;
 use std::path::Path;
 
@@ -45,9 +44,21 @@ impl<'a> Node<'a> {
     /// A pod in its network namespace reaches the internet, which sees the node.
     pub fn assert_egress(&self, pod: &Namespace) {
         for (there, node) in [(Internet::V4, Internet::HOST_V4), (Internet::V6, Internet::HOST_V6)] {
-            let there: IpAddr = there.parse().unwrap();
             assert_eq!(pod.asks_at(there, self.outside.port()), Ok(node), "who asks {there}?");
         }
+    }
+
+    /// The host port leads to the pod from everywhere, and the pod sees who its client is.
+    pub fn assert_host_port(&self, port: u16, mapped: &Namespace, other: &Namespace) {
+        for address in [Internet::HOST_V4, Internet::HOST_V6].map(|address| address.to_string()) {
+            assert!(self.internet.asks_at(&address, port).is_ok(), "{address} from the internet");
+            assert!(other.asks_at(&address, port).is_ok(), "{address} from another pod");
+            assert!(mapped.asks_at(&address, port).is_ok(), "{address} from the pod itself (hairpin)");
+            assert!(self.asks_at(&address, port).is_ok(), "{address} from the node");
+        }
+        self.asks_at("127.0.0.1", port).expect("127.0.0.1 on the node");
+        let seen = self.internet.asks_at(&Internet::HOST_V4.to_string(), port);
+        assert_eq!(seen, Ok(Internet::V4.parse().unwrap()));
     }
 
     /// A server in a network namespace.
