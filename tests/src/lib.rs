@@ -32,19 +32,24 @@
 
 pub mod bins;
 mod cgroup;
+pub mod cluster;
 pub mod echo;
+pub mod findings;
 pub mod frame;
 pub mod host;
 pub mod image;
 pub mod internet;
 mod killed;
+pub mod kube_proxy;
 pub mod namespace;
 pub mod plugin;
 pub mod pod;
 pub mod sandbox;
 pub mod state;
 
+pub use cluster::Cluster;
 pub use echo::Echo;
+pub use findings::Findings;
 pub use host::Host;
 pub use internet::Internet;
 pub use namespace::Namespace;
