@@ -6,7 +6,7 @@ use tests::Namespace;
 use tests::sandbox::{run_inside, wait_for};
 
 use crate::containerd::{Containerd, namespace_of};
-use crate::node::{IDLE, IMAGE, Node, dual_stack};
+use crate::node::{IMAGE, Node, dual_stack};
 
 /// A container that `ctr run` waits for.
 struct Container {
@@ -18,7 +18,7 @@ struct Container {
 impl Container {
     fn start(node: &Node<'_>, id: &'static str) -> Self {
         let mut ctr = Command::new("ctr");
-        ctr.args(["run", "--rm", "--cni", "--snapshotter", "native", IMAGE, id]).args(IDLE);
+        ctr.args(["run", "--rm", "--cni", "--snapshotter", "native", IMAGE, id]);
         let ctr = ctr.stdin(Stdio::null()).spawn().unwrap();
         let pid = wait_for(&format!("container {id} to run"), || pid_of(node, id));
         Self { ctr, id, network: namespace_of(node, &pid) }

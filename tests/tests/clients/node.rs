@@ -16,9 +16,6 @@ const CALLS: &str = "/run/calls";
 pub const IMAGE: &str = "podwire.test/busybox:1";
 pub const ARCHIVE: &str = "/run/image.tar";
 
-/// What a container runs that has nothing to do but to end when it is told to.
-pub const IDLE: [&str; 3] = ["sh", "-c", "trap 'exit 0' TERM; sleep 2147483647 & wait"];
-
 /// One machine.
 pub struct Node<'a> {
     sandbox: &'a Sandbox,

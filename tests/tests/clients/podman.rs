@@ -7,7 +7,7 @@ use std::path::Path;
 use tests::sandbox::{self, run_inside};
 use tests::{Internet, Namespace};
 
-use crate::node::{ARCHIVE, IDLE, IMAGE, Node};
+use crate::node::{ARCHIVE, IMAGE, Node};
 
 const SERVED: u16 = 8080;
 const HOST_PORT: u16 = 30081;
@@ -43,10 +43,7 @@ fn install(node: &Node<'_>) -> String {
 
 /// `podman run -d`; the network namespace of the container.
 fn start(node: &Node<'_>, name: &str, options: &str) -> Namespace {
-    // The words of IDLE have spaces, which the lab splits at.
-    let script = "/run/idle";
-    fs::write(script, IDLE[2]).unwrap();
-    node.run(&format!("podman run --detach --name {name} --volume {script}:/idle {options} {IMAGE} sh /idle"));
+    node.run(&format!("podman run --detach --name {name} {options} {IMAGE}"));
     let pid = node.run(&format!("podman inspect --format {{{{.State.Pid}}}} {name}"));
     node.at(&Path::new("/proc").join(pid.trim()).join("ns/net"))
 }
