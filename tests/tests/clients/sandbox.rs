@@ -7,7 +7,6 @@ use tests::sandbox::{is_inside, run_inside, wait_for};
 
 /// What of a sandbox could be left: mounts, control groups, links, named namespaces, files, processes.
 fn traces() -> Vec<String> {
-    let own = format!("podwire-{}-", std::process::id());
     let mut traces: Vec<String> = fs::read_to_string("/proc/self/mounts").unwrap().lines().map(str::to_owned).collect();
     for (directory, kind) in
         [("/sys/class/net", "left"), ("/run/netns", "left"), ("/run", "left"), ("/var/lib", "left")]
@@ -16,11 +15,8 @@ fn traces() -> Vec<String> {
         let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
         traces.extend(names.filter(|name| name.starts_with(kind)).map(|name| format!("{directory}/{name}")));
     }
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        let inside = fs::read_dir(hierarchy.path()).into_iter().flatten().flatten();
-        let groups = [hierarchy].into_iter().chain(inside).map(|entry| entry.path().display().to_string());
-        traces.extend(groups.filter(|group| group.contains(&own)));
-    }
+    let groups = Command::new("find").args(["/sys/fs/cgroup", "-name", "left"]).output().unwrap();
+    traces.extend(String::from_utf8_lossy(&groups.stdout).lines().map(str::to_owned));
     for process in fs::read_dir("/proc").unwrap().flatten() {
         let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
@@ -42,8 +38,8 @@ fn nothing_is_left() {
         }
         fs::create_dir_all("/tmp/left").unwrap();
         node.run("mount -t tmpfs tmpfs /tmp/left");
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-            drop(fs::create_dir(hierarchy.path().join("left")));
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+            fs::create_dir(hierarchy.path().join("left")).unwrap();
         }
         // A daemon: nobody waits for it.
         let daemon = Command::new("setsid").args(["--fork", "sleep", "86399"]).stdout(Stdio::null()).status();
