@@ -33,8 +33,10 @@
 pub mod bins;
 mod cgroup;
 pub mod cluster;
+pub mod dbus;
 pub mod echo;
 pub mod findings;
+pub mod firewalld;
 pub mod frame;
 pub mod host;
 pub mod image;

@@ -50,8 +50,14 @@ impl Owner {
     /// What the comment of every nftables masquerade rule of this owner begins with:
     /// 16 hex digits for the network, `-`, 16 for interface and container.
     pub fn nft_comment_prefix(&self) -> String {
-        let network = hash(&[self.network.as_str()], 16);
-        format!("{network}-{}", hash(&[self.ifname.as_str(), ":", self.container.as_str()], 16))
+        let network = Self::nft_comment_prefix_of(&self.network);
+        format!("{network}{}", hash(&[self.ifname.as_str(), ":", self.container.as_str()], 16))
+    }
+
+    /// What [`nft_comment_prefix`](Self::nft_comment_prefix) begins with for every owner on a network: 16 hex digits
+    /// and `-`.
+    pub fn nft_comment_prefix_of(network: &NetworkName) -> String {
+        format!("{}-", hash(&[network.as_str()], 16))
     }
 
     /// Comment of every nftables masquerade rule. Bytes, because the cut at 128 may split a character.

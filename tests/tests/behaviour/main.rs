@@ -39,6 +39,22 @@ mod conf_examples;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod firewall;
+#[cfg(test)]
+mod firewall_conf;
+#[cfg(test)]
+mod firewall_firewalld;
+#[cfg(test)]
+mod firewall_interop;
+#[cfg(test)]
+mod firewall_kube;
+#[cfg(test)]
+mod firewall_owner;
+#[cfg(test)]
+mod firewall_policy;
+#[cfg(test)]
+mod firewall_refusal;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod loopback;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Programs of others that the tests read state with, and the plugins they compare with.
-pub const TOOLS: [&str; 8] = [
+pub const TOOLS: [&str; 11] = [
     "iptables",
     "nftables",
     "iproute2",
@@ -14,6 +14,9 @@ pub const TOOLS: [&str; 8] = [
     "tcpdump",
     "conntrack",
     "containernetworking-plugins",
+    "dbus-daemon",
+    "python3-firewall",
+    "python3-nftables",
     "busybox-static",
 ];
 
@@ -63,6 +66,17 @@ pub fn clients(directory: &Path) -> Result<PathBuf, String> {
     })?;
     unpack_once(&directory.join("sid"), "containerd of Debian sid", |work| download_from_sid(work, "containerd"))?;
     Ok(directory.to_owned())
+}
+
+/// Debian's firewalld, unpacked below `directory` once. Never installed: a machine with systemd would start it, on its own
+/// network. What it is made of (`python3-firewall`) is installed; only the daemon and its configuration are here.
+pub fn firewalld(directory: &Path) -> Result<PathBuf, String> {
+    unpack_once(&directory.join("firewalld"), "firewalld", |work| {
+        apt(&["update"])?;
+        let mut download = Command::new("apt-get");
+        download.args(["-qq", "-o", "APT::Sandbox::User=root", "download", "firewalld"]).current_dir(work);
+        output(&mut download).map(|_| ())
+    })
 }
 
 /// Unpacks into `unpacked` what `download` leaves in its directory, unless that was done before.

@@ -92,6 +92,9 @@ const EGRESS: Keys = &[
 
 const TRUNK: Keys = &[("minID", Number), ("maxID", Number), ("id", Number)];
 
+const FIREWALL: Keys =
+    &[("backend", Text), ("iptablesAdminChainName", Text), ("firewalldZone", Text), ("ingressPolicy", Text)];
+
 const TUNING: Keys = &[
     ("sysctl", Table(&Text)),
     ("mac", Text),
@@ -151,6 +154,7 @@ pub fn judge_plugin(document: &Document, path: &str, plugin: &Object, findings: 
         "bridge" => Some(BRIDGE),
         "loopback" => Some(&[]),
         "ptp" => Some(PTP),
+        "firewall" => Some(FIREWALL),
         "tuning" => Some(TUNING),
         _ => None,
     };

@@ -9,9 +9,10 @@ use netlink_packet_netfilter::nftables::{
     Register, Verdict as VerdictCode, VerdictAttribute,
 };
 
-use super::source_nat;
-
 pub use netlink_packet_netfilter::nftables::{MetaKey, Operator};
+
+use super::ct::{self, CtKey};
+use super::source_nat;
 
 /// `NF_DROP` and `NF_ACCEPT` of linux/netfilter.h.
 const NF_DROP: u32 = 0;
@@ -30,6 +31,8 @@ pub const NETWORK_HEADER: u32 = 1;
 pub enum Expression {
     /// Loads something known about the packet: the interface it came in by, its protocol...
     Meta(MetaKey),
+    /// Loads something known about the connection that the packet belongs to.
+    Ct(CtKey),
     /// Loads bytes of the packet.
     Payload {
         /// `LINK_HEADER` or `NETWORK_HEADER`.
@@ -92,6 +95,7 @@ impl Expression {
         let reg = Register::Reg1;
         let expressions = match self {
             Self::Meta(key) => Expressions::Meta(vec![Meta::DestinationRegister(reg), Meta::Key(key)]),
+            Self::Ct(key) => ct::write(key),
             Self::Payload { base, offset, len } => Expressions::Payload(vec![
                 Payload::DestinationRegister(reg),
                 Payload::Base(base),
@@ -167,6 +171,9 @@ impl Expression {
                 _ => None,
             }),
             Expressions::Lookup(list) => read_lookup(list),
+            Expressions::Other { expression_type, attributes } if expression_type == ct::NAME => {
+                ct::read(&attributes).map(Self::Ct)
+            }
             Expressions::Other { expression_type, attributes } => source_nat::read(&expression_type, &attributes),
             _ => None,
         }

@@ -147,7 +147,19 @@ impl Rule {
 
     /// Whether this text stands anywhere in the rule: quicker than to ask for its expressions.
     pub fn mentions(&self, text: &str) -> bool {
-        self.payload.windows(text.len().max(1)).any(|bytes| bytes == text.as_bytes())
+        self.holds(text.as_bytes())
+    }
+
+    /// Whether these bytes, as those of an address, stand anywhere in the rule.
+    pub fn holds(&self, wanted: &[u8]) -> bool {
+        let Some(first) = wanted.first() else { return true };
+        // The first byte alone, as long as it differs: a thousand pods have a megabyte of rules.
+        self.payload.windows(wanted.len()).any(|bytes| bytes.first() == Some(first) && bytes == wanted)
+    }
+
+    /// The rule as the kernel sent it, for whoever looks for something that no expression here has.
+    pub fn bytes(&self) -> &[u8] {
+        &self.payload
     }
 
     /// What it consists of.

@@ -10,6 +10,7 @@
 //! Bytes and numbers: `include/uapi/linux/netfilter/nf_tables.h`, and what `nft --debug=netlink` prints.
 
 mod batch;
+mod ct;
 mod expression;
 mod intervals;
 mod matches;
@@ -19,10 +20,12 @@ mod source_nat;
 mod userdata;
 
 pub use batch::{Batch, Hook};
+pub use ct::{CtKey, ct_state, ct_status};
 pub use expression::{Expression, MetaKey, Operator, Verdict};
 pub use intervals::{Element, Intervals};
 pub use matches::{
-    Direction, address, ether_source, iifname, ip_version, load_address, masked_address, octets, read_address,
+    Direction, address, ether_source, iifname, interface, ip_version, load_address, masked_address, octets,
+    read_address,
 };
 pub use message::Rule;
 pub use names::{Chain, Family, Table};
