@@ -3,32 +3,18 @@
 //!
 //! The lock is a file of root's own: one that anybody can open, anybody could hold.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
-const DIRECTORY: &str = "/run/cni";
-const FILE: &str = "firewall.lock";
+use hostnet::lock::Lock;
 
-/// Held until it is dropped, or the process ends.
-pub struct Lock(Option<File>);
+const FILE: &str = "/run/cni/firewall.lock";
 
-impl Lock {
-    /// Waits for the lock. A node where there can be none gets its rules without: they matter more.
-    pub fn take() -> Self {
-        let file = open().and_then(|file| file.lock().map(|()| file));
-        Self(file.map_err(|error| eprintln!("lock {DIRECTORY}/{FILE}: {error}")).ok())
-    }
-}
+/// What an operation takes is milliseconds: whoever waits as long waits for one that hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        drop(self.0.take());
-    }
-}
-
-fn open() -> io::Result<File> {
-    fs::create_dir_all(DIRECTORY)?;
-    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(Path::new(DIRECTORY).join(FILE))
+/// Waits for the lock, held until it is dropped. A node where there can be none gets its rules without: they matter more.
+pub fn take() -> Option<Lock> {
+    let lock = Lock::take(Path::new(FILE), PATIENCE);
+    lock.inspect_err(|error| eprintln!("firewall: {error}; going on without")).ok()
 }

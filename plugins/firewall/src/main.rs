@@ -31,7 +31,6 @@ use libcni::{Code, Error, Success};
 use crate::backend::Backend;
 use crate::bridge::Bridge;
 use crate::conf::Conf;
-use crate::lock::Lock;
 use crate::pod::{Pod, prev_result};
 use crate::policy::Policy;
 use crate::rules::Rules;
@@ -52,7 +51,7 @@ impl Plugin for Firewall {
         let bridge = Bridge::get(&result, conf.policy)?;
         let rules = Rules { pod: &pod, bridge: bridge.as_ref(), conf, policy_only: false };
         let backend = conf.backend.unwrap_or_else(Backend::of_node);
-        let _lock = Lock::take();
+        let _lock = lock::take();
         let mut undo = Undo::new();
         if let Some(bridge) = bridge.as_ref().filter(|_| conf.policy == Policy::Isolated) {
             bridge.isolate(&mut undo)?;
@@ -66,7 +65,7 @@ impl Plugin for Firewall {
         // Without addresses, or with a result that cannot be read, there is still the owner to go by.
         let result = req.prev_result().ok().flatten().unwrap_or_default();
         let pod = Pod::of(req, &result);
-        let _lock = Lock::take();
+        let _lock = lock::take();
         let (found, mut errors) = rules::remove(&pod.tag(), &|tag| tag == pod.tag(), &pod.addresses);
         let (conf, is_named) = (req.conf(), req.conf().backend == Some(Backend::Firewalld));
         if is_named || !found {
@@ -87,14 +86,14 @@ impl Plugin for Firewall {
 
     fn gc(&self, network: &Network<Conf>) -> Result<(), Error> {
         let Some(valid) = network.valid_attachments() else { return Ok(()) };
-        let of_network = Owner::nft_comment_prefix_of(network.name());
+        let of_network = Owner::nft_network_prefix(network.name());
         let tags = valid.iter().filter_map(|attachment| {
             let (container, ifname) = (attachment.container_id.parse().ok()?, attachment.ifname.parse().ok()?);
             Some(Owner { network: network.name().clone(), container, ifname }.nft_comment_prefix())
         });
         let tags: Vec<String> = tags.collect();
         let is_gone = |tag: &str| tag.starts_with(&of_network) && !tags.iter().any(|valid| valid == tag);
-        let _lock = Lock::take();
+        let _lock = lock::take();
         let (_, errors) = rules::remove(&of_network, &is_gone, &[]);
         Error::join(errors.into_iter().map(Error::from).collect())
     }

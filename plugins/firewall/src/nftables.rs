@@ -146,8 +146,8 @@ fn is_of(rule: &Rule, tag: &str) -> bool {
 /// Those that may be about an address: to take every pod's rules apart takes long on a node with many.
 fn rules_with(rules: &[Rule], address: IpAddr) -> Vec<&Rule> {
     let holds = |rule: &&Rule| match address {
-        IpAddr::V4(v4) => rule.holds(&v4.octets()),
-        IpAddr::V6(v6) => rule.holds(&v6.octets()),
+        IpAddr::V4(v4) => rule.contains(&v4.octets()),
+        IpAddr::V6(v6) => rule.contains(&v6.octets()),
     };
     rules.iter().filter(holds).collect()
 }

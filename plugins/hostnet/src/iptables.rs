@@ -119,7 +119,7 @@ impl Iptables {
         Ok(listed.map(|lines| lines.iter().filter_map(|line| Rule::read(line)).collect()))
     }
 
-    /// The lines of a whole table as `-S` prints them.
+    /// A whole table as `-S` prints it: chains as `-N CHAIN`, then rules as `-A CHAIN ...`.
     pub fn list_table(&self, table: &str) -> Result<Vec<String>, Error> {
         let output = process::run(&self.iptables, &["-t", table, "-S", WAIT], b"")?;
         match output.code {

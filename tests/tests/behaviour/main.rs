@@ -69,6 +69,18 @@ mod mixed_pairs;
 #[cfg(test)]
 mod parallel;
 #[cfg(test)]
+mod portmap;
+#[cfg(test)]
+mod portmap_conf;
+#[cfg(test)]
+mod portmap_interop;
+#[cfg(test)]
+mod portmap_node;
+#[cfg(test)]
+mod portmap_refusals;
+#[cfg(test)]
+mod portmap_rules;
+#[cfg(test)]
 mod ptp;
 #[cfg(test)]
 mod ptp_check;

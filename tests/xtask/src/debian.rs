@@ -13,6 +13,7 @@ pub const TOOLS: [&str; 11] = [
     "iputils-ping",
     "tcpdump",
     "conntrack",
+    "strace",
     "containernetworking-plugins",
     "dbus-daemon",
     "python3-firewall",

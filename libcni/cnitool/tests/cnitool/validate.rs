@@ -7,7 +7,8 @@ use crate::node::Node;
 /// A node with the plugins that `validate` knows.
 fn node_to_validate() -> Node {
     let node = Node::new();
-    let names = ["bandwidth", "bridge", "firewall", "host-local", "loopback", "other", "ptp", "static", "tuning"];
+    let names =
+        ["bandwidth", "bridge", "firewall", "host-local", "loopback", "other", "portmap", "ptp", "static", "tuning"];
     for name in names {
         node.plugin(name, "");
     }
@@ -291,12 +292,13 @@ fn every_key_of_our_plugins_is_known() {
     let range = nulls(keys_of("ipam/host-local/src/conf.rs", "RawRange")).replace(",\"subnet\":null", "");
     let fixed = nulls(keys_of("ipam/static/src/conf.rs", "RawIpam"));
     let address = nulls(keys_of("ipam/static/src/conf.rs", "RawAddress")).replace(",\"address\":null", "");
+    let portmap = nulls(keys_of("plugins/portmap/src/conf.rs", "Raw"));
     let node = node_to_validate();
     node.conf(
         "10-all.conflist",
         &format!(
             r#"{{"cniVersion":"1.0.0","name":"n","plugins":[{{"type":"bridge"{bridge}{egress}}},{{"type":"ptp"{ptp}{egress}}},
-            {{"type":"firewall"{firewall}}},
+            {{"type":"firewall"{firewall}}},{{"type":"portmap"{portmap}}},
             {{"type":"bridge","vlanTrunk":[{{"minID":1{trunk}}}],"ipam":{{"type":"host-local"{ipam}}}}},
             {{"type":"bridge","ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.0.0.0/8"{range}}}]]}}}},
             {{"type":"bridge","ipam":{{"type":"static"{fixed}}}}},

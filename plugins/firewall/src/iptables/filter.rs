@@ -172,8 +172,8 @@ impl Wanted {
         self.all
             || self.words.iter().any(|word| rule.mentions(word))
             || self.addresses.iter().any(|address| match address {
-                IpAddr::V4(v4) => rule.holds(&v4.octets()),
-                IpAddr::V6(v6) => rule.holds(&v6.octets()),
+                IpAddr::V4(v4) => rule.contains(&v4.octets()),
+                IpAddr::V6(v6) => rule.contains(&v6.octets()),
             })
     }
 

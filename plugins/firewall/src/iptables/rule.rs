@@ -152,7 +152,7 @@ impl Rule {
             loaded = if let Expression::Meta(key) = expression { Some(*key) } else { None };
         }
         // The extensions of iptables are in there as iptables knows them: by their names.
-        let (conntrack, comment) = (listed.holds(b"conntrack\0"), listed.holds(b"comment\0"));
+        let (conntrack, comment) = (listed.contains(b"conntrack\0"), listed.contains(b"comment\0"));
         rule.conntrack |= conntrack;
         rule.commented = comment || listed.comment().is_some();
         rule.other |= matches > usize::from(conntrack) + usize::from(comment);

@@ -12,6 +12,7 @@ use netlink_packet_netfilter::nftables::{
 pub use netlink_packet_netfilter::nftables::{MetaKey, Operator};
 
 use super::ct::{self, CtKey};
+use super::nat::Nat;
 use super::source_nat;
 
 /// `NF_DROP` and `NF_ACCEPT` of linux/netfilter.h.
@@ -25,6 +26,9 @@ const LOOKUP_INVERTED: u32 = 1;
 pub const LINK_HEADER: u32 = 0;
 /// Payload counted from the IP header (`NFT_PAYLOAD_NETWORK_HEADER`).
 pub const NETWORK_HEADER: u32 = 1;
+
+/// Payload counted from the header after it, TCP's or UDP's (`NFT_PAYLOAD_TRANSPORT_HEADER`).
+pub const TRANSPORT_HEADER: u32 = 2;
 
 /// One step of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub enum Expression {
         /// The source port becomes a random one.
         random_fully: bool,
     },
+    /// A step of address translation, or towards it.
+    Nat(Nat),
     /// An expression that this program never writes, by its name.
     Other(String),
 }
@@ -128,6 +134,7 @@ impl Expression {
                 Immediate::DestinationRegister(Register::Verdict),
                 Immediate::Data(DataAttribute::Verdict(verdict.write())),
             ]),
+            Self::Nat(nat) => nat.write(),
             Self::Masquerade => source_nat::write_masquerade(false),
             Self::MasqueradeFullyRandom => source_nat::write_masquerade(true),
             Self::SourceNat { ipv4, random_fully } => source_nat::write(ipv4, random_fully, reg),
@@ -154,6 +161,9 @@ impl Expression {
     }
 
     fn read_data(data: Expressions) -> Option<Self> {
+        if let Some(nat) = Nat::read(&data) {
+            return Some(Self::Nat(nat));
+        }
         match data {
             Expressions::Meta(list) => find(list, |attribute| match attribute {
                 Meta::Key(key) => Some(Self::Meta(key)),

@@ -16,6 +16,8 @@ mod intervals;
 mod matches;
 mod message;
 mod names;
+mod nat;
+mod program;
 mod source_nat;
 mod userdata;
 
@@ -29,7 +31,9 @@ pub use matches::{
 };
 pub use message::Rule;
 pub use names::{Chain, Family, Table};
+pub use nat::{Nat, destination_is_local, dnat, has_mark, port, read_dnat, read_port, set_mark};
 pub use netlink_packet_netfilter::nftables::InetHookNumber;
+pub use program::{is_installed, run};
 
 use message::Message;
 
