@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Programs of others that the tests read state with, and the plugins they compare with.
-pub const TOOLS: [&str; 11] = [
+pub const TOOLS: [&str; 12] = [
     "iptables",
     "nftables",
     "iproute2",
