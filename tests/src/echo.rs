@@ -35,17 +35,22 @@ pub struct Echo {
 impl Echo {
     /// One that answers with the address alone.
     pub(crate) fn start(place: &Namespace) -> Self {
-        Self::start_with(place, "")
+        Self::start_with(place, 0, "")
+    }
+
+    /// One on a port that others were told of before.
+    pub(crate) fn on(place: &Namespace, port: u16) -> Self {
+        Self::start_with(place, port, "")
     }
 
     /// One that answers `NAME saw ADDRESS`: there is more than one, and the question is also who answered.
     pub fn named(place: &Namespace, name: &str) -> Self {
-        Self::start_with(place, &format!("{name} saw "))
+        Self::start_with(place, 0, &format!("{name} saw "))
     }
 
-    fn start_with(place: &Namespace, prefix: &str) -> Self {
+    fn start_with(place: &Namespace, port: u16, prefix: &str) -> Self {
         let (udp, tcp) = place.enter(|| {
-            let udp = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("bind a UDP socket");
+            let udp = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).expect("bind a UDP socket");
             let port = udp.local_addr().expect("the UDP socket's address").port();
             (udp, TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).expect("bind a TCP socket"))
         });

@@ -52,7 +52,7 @@ impl Host {
 
     /// Puts an internet behind this host and makes the host forward.
     pub fn internet(&self) -> Internet {
-        Internet::create(self)
+        Internet::create(&self.namespace)
     }
 
     /// A new echo server in this host's network.

@@ -6,8 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 
 use crate::echo::Echo;
-use crate::host::Host;
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, number};
 use crate::pod::Pod;
 
 /// The machine behind the host's link `uplink`. Addresses are of the documentation ranges.
@@ -26,12 +25,12 @@ impl Internet {
     /// The host's own address on `uplink`, IPv6.
     pub const HOST_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1));
 
-    pub(crate) fn create(host: &Host) -> Self {
-        let pod = host.pod();
+    pub(crate) fn create(host: &Namespace) -> Self {
+        let pod = Pod::create(host, &format!("internet-{}", number()));
         host.run(&format!("ip link add uplink type veth peer name eth0 netns {}", pod.name()));
         pod.run("ip link set lo up");
         for (place, link, v4, v6) in [
-            (&**host, "uplink", Self::HOST_V4.to_string(), Self::HOST_V6.to_string()),
+            (host, "uplink", Self::HOST_V4.to_string(), Self::HOST_V6.to_string()),
             (&*pod, "eth0", Self::V4.to_owned(), Self::V6.to_owned()),
         ] {
             place.set_sysctl(&format!("net/ipv6/conf/{link}/accept_ra"), "0");

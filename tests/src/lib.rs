@@ -31,6 +31,7 @@
 )]
 
 pub mod bins;
+mod cgroup;
 pub mod cluster;
 pub mod dbus;
 pub mod echo;
@@ -38,12 +39,14 @@ pub mod findings;
 pub mod firewalld;
 pub mod frame;
 pub mod host;
+pub mod image;
 pub mod internet;
 mod killed;
 pub mod kube_proxy;
 pub mod namespace;
 pub mod plugin;
 pub mod pod;
+pub mod sandbox;
 pub mod state;
 
 pub use cluster::Cluster;
@@ -54,4 +57,5 @@ pub use internet::Internet;
 pub use namespace::Namespace;
 pub use plugin::{Outcome, Plugin};
 pub use pod::Pod;
+pub use sandbox::Sandbox;
 pub use state::State;

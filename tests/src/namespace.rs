@@ -55,6 +55,17 @@ impl Namespace {
         })
     }
 
+    /// The namespaces of this process.
+    pub(crate) fn here() -> Self {
+        in_thread(Self::of_this_thread)
+    }
+
+    /// A network namespace that a runtime made, by its path as it is seen from here.
+    pub fn at(&self, path: &Path) -> Self {
+        let net = self.enter(|| File::open(path).unwrap_or_else(|e| panic!("open {}: {e}", path.display())));
+        Self { net: Arc::new(net), mnt: self.mnt.clone() }
+    }
+
     fn of_this_thread() -> Self {
         let open = |which| {
             let path = format!("/proc/thread-self/ns/{which}");

@@ -99,6 +99,11 @@ impl<'a> Plugin<'a> {
         self.call(command, conf, &[("CNI_CONTAINERID", &id), ("CNI_NETNS", &netns), ("CNI_IFNAME", ifname)])
     }
 
+    /// Any verb with no variables but those that were set: a call that was made elsewhere.
+    pub fn call_as_set(&self, verb: &str, conf: impl Display) -> Outcome {
+        self.call(verb, &conf, &[])
+    }
+
     fn call(&self, verb: &str, conf: &dyn Display, variables: &[(&str, &str)]) -> Outcome {
         run_in(self.host, self.command(verb, variables), &conf.to_string())
     }

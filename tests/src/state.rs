@@ -37,6 +37,13 @@ impl State {
         state
     }
 
+    /// A node that is no [`Host`], with its store as it is seen by the caller.
+    pub(crate) fn of_node(place: &Namespace, store: &Path) -> Self {
+        let mut state = Self::of_network(place);
+        state.add_files(store, "");
+        state
+    }
+
     pub(crate) fn of_pod(pod: &Pod) -> Self {
         Self::of_network(pod)
     }

@@ -89,6 +89,8 @@ mod ptp_failed_add;
 #[cfg(test)]
 mod ptp_interop;
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod refusal;
 #[cfg(test)]
 mod services;

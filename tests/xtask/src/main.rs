@@ -16,12 +16,14 @@ mod vm;
 
 const HELP: &str = "\
 cargo xtask demo                         a node, two pods and an internet, wired and taken apart again
-cargo xtask test [--release] [--vm] [FILTER...]
+cargo xtask test [--release] [--vm | --clients [--record]] [FILTER...]
                                          install what the tests drive, build, run every test (as root)
 cargo xtask install [--dir DIR]          put the release binaries into DIR (/opt/cni/bin)
 
   --release    test the release build, not the quick one
   --vm         run the VLAN tests in a virtual machine even where this kernel could
+  --clients    run the tests with containerd and podman, and no others
+  --record     keep what these call, for the behaviour tests
 ";
 
 fn main() -> ExitCode {
@@ -40,7 +42,7 @@ fn run() -> Result<bool, String> {
     let mut arguments = lexopt::Parser::from_env();
     let (mut task, mut filters) = (None, Vec::new());
     let mut directory = PathBuf::from("/opt/cni/bin");
-    let (mut release, mut vm) = (false, false);
+    let (mut release, mut vm, mut clients, mut record) = (false, false, false, false);
     while let Some(argument) = arguments.next().map_err(|e| e.to_string())? {
         match argument {
             Long("help") | Short('h') => {
@@ -50,6 +52,8 @@ fn run() -> Result<bool, String> {
             Long("dir") => directory = arguments.value().map_err(|e| e.to_string())?.into(),
             Long("release") => release = true,
             Long("vm") => vm = true,
+            Long("clients") => clients = true,
+            Long("record") => record = true,
             Value(word) if task.is_none() => task = Some(word.to_string_lossy().into_owned()),
             Value(word) => filters.push(word.to_string_lossy().into_owned()),
             other => return Err(format!("{}\n{HELP}", other.unexpected())),
@@ -58,7 +62,7 @@ fn run() -> Result<bool, String> {
     match task.as_deref() {
         Some("demo") => demo::run(),
         Some("install") => install::run(&directory).map(|()| true),
-        Some("test") => suite::run(&suite::Options { release, vm, filters }),
+        Some("test") => suite::run(&suite::Options { release, vm, clients, record, filters }),
         Some(other) => Err(format!("no task {other:?}\n{HELP}")),
         None => Err(format!("what shall be done?\n{HELP}")),
     }

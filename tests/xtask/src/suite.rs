@@ -5,9 +5,12 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tests::bins::{self, Workspace};
-use tests::{Host, firewalld, namespace};
+use tests::{Host, firewalld, namespace, sandbox};
 
 use crate::{debian, toolchain, vm};
+
+/// Where the behaviour tests have the calls of real clients.
+const RECORDED: &str = "tests/tests/behaviour/recorded";
 
 /// What was asked for.
 pub struct Options {
@@ -15,6 +18,10 @@ pub struct Options {
     pub release: bool,
     /// The VLAN tests in a virtual machine whatever this kernel can.
     pub vm: bool,
+    /// The real clients and nothing else.
+    pub clients: bool,
+    /// The calls of the clients are recorded anew.
+    pub record: bool,
     /// Parts of test names; none means all.
     pub filters: Vec<String>,
 }
@@ -31,6 +38,9 @@ pub fn run(options: &Options) -> Result<bool, String> {
     let workspace = Workspace::read()?;
     let env = environment(&workspace, &plugins)?;
 
+    if options.clients {
+        return clients(&workspace, &env, options);
+    }
     let mut good = ours(&workspace.root, &env, &options.filters)?;
     if options.filters.is_empty() {
         let mut documentation = bins::cargo(&workspace.root);
@@ -38,6 +48,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
         good &= status(&mut documentation)?;
     }
     good &= vlan(&workspace, &env, options)?;
+    good &= clients(&workspace, &env, options)?;
     println!("{}", if good { "all tests passed" } else { "some tests FAILED" });
     Ok(good)
 }
@@ -109,6 +120,24 @@ fn vlan(workspace: &Workspace, env: &Environment, options: &Options) -> Result<b
     let mut env = env.to_vec();
     env.push(("PATH", namespace::PATH.to_owned()));
     Ok(machine.run(&test, &arguments, &env)? == 0)
+}
+
+/// The tests of `clients`: container runtimes, each in a machine of its own.
+fn clients(workspace: &Workspace, env: &Environment, options: &Options) -> Result<bool, String> {
+    let test = executable(&workspace.root, "clients")?;
+    let mut arguments = vec!["--ignored".to_owned()];
+    arguments.extend(options.filters.iter().cloned());
+    if !has_tests(&test, &arguments)? {
+        return Ok(true);
+    }
+    println!("real clients:");
+    let packages = debian::clients(&workspace.target.join("clients"))?;
+    let mut command = Command::new(test);
+    command.args(arguments).env(sandbox::CLIENTS, packages).envs(env.clone());
+    if options.record {
+        command.env(sandbox::RECORD, workspace.root.join(RECORDED));
+    }
+    status(&mut command)
 }
 
 /// Whether an executable has a test that these arguments choose: a machine that boots for none costs minutes.

@@ -8,6 +8,9 @@ pub mod ingress;
 pub mod redirect;
 pub mod tbf;
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, Nla};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
@@ -18,6 +21,11 @@ use crate::netlink::{Failure, Netlink};
 
 /// The handle that the reference gives to the queueing discipline at a root, and we to ours.
 const OURS: TcHandle = TcHandle { major: 1, minor: 0 };
+
+/// Longest wait for others' requests about the filters of a queueing discipline that is to be removed, and the pause
+/// between two attempts.
+const BUSY: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What the kernel says of a place without a queueing discipline, and of a link that is gone.
 const NOTHING_THERE: [i32; 3] = [libc::ENOENT, libc::EINVAL, libc::ENODEV];
@@ -92,7 +100,9 @@ pub fn remove_root(nl: &mut Netlink, index: u32) -> Result<bool> {
     remove(nl, index, request, "remove the root qdisc of", is_there)
 }
 
-/// Removes a queueing discipline. The kernel has three errnos for one that is gone meanwhile, so it is asked again.
+/// Removes a queueing discipline. The kernel has three errnos for one that is gone meanwhile, so it is asked again. And it
+/// says EBUSY while another process is about a filter there (Linux 6.6, "ongoing filter requests"): two DELs of one pod.
+/// Nobody announces the end of that, which takes as long as a request.
 fn remove(
     nl: &mut Netlink,
     index: u32,
@@ -100,7 +110,14 @@ fn remove(
     doing: &str,
     is_there: impl FnOnce(&mut Netlink) -> Result<bool>,
 ) -> Result<bool> {
-    match nl.socket.request(RouteNetlinkMessage::DelQueueDiscipline(request), 0) {
+    let end = Instant::now() + BUSY;
+    let answer = loop {
+        match nl.socket.request(RouteNetlinkMessage::DelQueueDiscipline(request.clone()), 0) {
+            Err(failure) if failure.errno() == Some(libc::EBUSY) && Instant::now() < end => thread::sleep(PAUSE),
+            answer => break answer,
+        }
+    };
+    match answer {
         Ok(()) => Ok(true),
         Err(failure) if failure.errno() == Some(libc::ENODEV) => Ok(false),
         Err(failure) => match is_there(nl) {

@@ -1,5 +1,8 @@
 //! Shapers, ifb links and redirections, read back by `tc -j`, `ip -j` and the rtnetlink crate.
 
+use std::sync::Barrier;
+use std::thread;
+
 use futures_util::TryStreamExt;
 use hostnet::tc::tbf::{self, Bucket, Tbf};
 use hostnet::tc::{ingress, redirect};
@@ -172,6 +175,29 @@ fn a_redirection_follows_its_link() {
         // A link that is gone has none of all this.
         assert!(!redirect::remove(host, two, &[one]).unwrap() && !tc::remove_root(host, two).unwrap());
         assert!(!ingress::remove_unused(host, two).unwrap());
+    });
+}
+
+/// Two DELs of one pod run at once: while one removes the filter, the kernel calls the hook busy for the other.
+#[test]
+fn two_at_once_remove_a_hook() {
+    with_pod(|host, _| {
+        let [from, to] = ["bwp0", "bwp1"].map(|name| link_to_shape(host, name));
+        let del = |start: &Barrier| {
+            let mut own = Netlink::open().unwrap();
+            start.wait();
+            redirect::remove(&mut own, from, &[to]).unwrap();
+            ingress::remove_unused(&mut own, from).unwrap();
+        };
+        for _ in 0..200 {
+            let mut undo = Undo::new();
+            ingress::ensure(host, from, &mut undo).unwrap();
+            redirect::ensure(host, from, to, &mut undo).unwrap();
+            undo.keep();
+            let start = Barrier::new(4);
+            thread::scope(|scope| [(); 4].map(|()| scope.spawn(|| del(&start))).map(|one| one.join().unwrap()));
+            assert_eq!(ingress::get(host, from).unwrap(), None);
+        }
     });
 }
 
