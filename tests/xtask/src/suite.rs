@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use serde_json::Value;
 use tests::bins::{self, Workspace};
@@ -84,6 +85,8 @@ fn not_root() -> String {
 }
 
 fn ours(root: &Path, env: &Environment, filters: &[String]) -> Result<bool, String> {
+    // Most of a test's time is waiting: for an answer that must not come, for a shaped stream.
+    let threads = format!("--test-threads={}", thread::available_parallelism().map_or(2, |cores| 2 * cores.get()));
     let mut command = bins::cargo(root);
     let nextest = bins::cargo(root).args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if nextest.is_ok_and(|status| status.success()) {
@@ -94,10 +97,21 @@ fn ours(root: &Path, env: &Environment, filters: &[String]) -> Result<bool, Stri
             "--no-fail-fast",
             "--no-tests=pass",
             "--status-level=slow",
+            &threads,
             "--",
         ]);
     } else {
-        command.args(["test", "--quiet", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--"]);
+        command.args([
+            "test",
+            "--quiet",
+            "--workspace",
+            "--lib",
+            "--bins",
+            "--tests",
+            "--no-fail-fast",
+            "--",
+            &threads,
+        ]);
     }
     status(command.args(filters).envs(env.clone()))
 }
