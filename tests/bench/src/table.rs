@@ -1,0 +1,90 @@
+//! The table and the goals as text.
+
+use std::fmt::Write;
+
+use crate::goals;
+use crate::results::{Cell, Line, Results, Section};
+use crate::suite::Suite;
+
+const ROW: usize = 40;
+const CELL: usize = 17;
+
+/// The table.
+pub fn render(results: &Results) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "\n{} repetitions, reference: {}", results.repetitions, results.programs.reference.display());
+    for section in Section::ALL {
+        let lines: Vec<&Line> = results.section(section).collect();
+        if lines.is_empty() {
+            continue;
+        }
+        let high = section.high().map(|(_, name)| format!(" {name}")).unwrap_or_default();
+        let _ = write!(text, "\n{:<ROW$}", section.title());
+        for suite in Suite::ALL {
+            let _ = write!(text, "{:>CELL$}", format!("{}{high}", suite.name()));
+        }
+        let _ = writeln!(text, "{:>12}{:>16}", "ours/floor", "reference/ours");
+        for line in lines {
+            row(&mut text, line);
+        }
+    }
+    text
+}
+
+fn row(text: &mut String, line: &Line) {
+    let name: String = line.row.chars().take(ROW - 3).collect();
+    let _ = write!(text, "  {name:<0$}", ROW - 2);
+    for suite in Suite::ALL {
+        let _ = write!(text, "{:>CELL$}", cell(line, suite));
+    }
+    let _ = write!(text, "{:>12}", ratio(line, Suite::Ours, Suite::Floor));
+    let _ = write!(text, "{:>16}", ratio(line, Suite::Reference, Suite::Ours));
+    let _ = writeln!(text, "{}", remarks(line));
+}
+
+/// Median and percentile of a cell; `-` where nothing was measured.
+pub fn cell(line: &Line, suite: Suite) -> String {
+    let cell = line.cell(suite);
+    let Some(median) = cell.median() else { return "-".to_owned() };
+    let high = line.section.high().and_then(|(part, _)| cell.percentile(part));
+    let digits = if line.section.is_time() { 2 } else { 0 };
+    let failed = if cell.failures > 0 { "!" } else { "" };
+    match high {
+        Some(high) => format!("{failed}{median:.digits$} {high:>7.digits$}"),
+        None => format!("{median:.digits$}"),
+    }
+}
+
+/// A ratio of medians; `-` where one is missing.
+pub fn ratio(line: &Line, of: Suite, to: Suite) -> String {
+    line.ratio(of, to).filter(|ratio| ratio.is_finite()).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"))
+}
+
+/// Failures, and addresses given twice.
+fn remarks(line: &Line) -> String {
+    let mut text = String::new();
+    for suite in Suite::ALL {
+        let Cell { failures, complaint, addresses, .. } = line.cell(suite);
+        if *failures > 0 {
+            let first = complaint.as_deref().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+            let _ = write!(text, "\n    ! {}: {failures} of {} failed: {first}", suite.name(), line.cell(suite).count());
+        }
+        if let Some(addresses) = addresses.filter(|addresses| *addresses < 60) {
+            let _ = write!(text, "\n    ! {}: {addresses} different addresses for 60 pods", suite.name());
+        }
+    }
+    text
+}
+
+/// The goals beside what was measured.
+pub fn goals(results: &Results) -> String {
+    let mut text = format!("{:<60}{:<28}{:<26}\n", "Goal", "wanted", "measured");
+    for goal in goals::all(results) {
+        let (measured, met) = match &goal.measured {
+            Some(measured) => (measured.as_str(), if goal.met { "met" } else { "NOT met" }),
+            None => ("not measured", ""),
+        };
+        let _ = writeln!(text, "  {:<58}{:<28}{measured:<26}{met}", goal.what, goal.wanted);
+    }
+    text
+}
