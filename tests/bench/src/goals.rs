@@ -34,8 +34,10 @@ pub fn all(results: &Results) -> Vec<Goal> {
     let worst = |section: Section, of: Suite, to: Suite, pick: fn(f64, f64) -> f64| {
         results.section(section).filter_map(|line| line.ratio(of, to)).reduce(pick)
     };
-    let slowest_del =
-        results.section(Section::Del).filter(|line| line.row.starts_with("bridge")).filter_map(|l| l.ratio(Ours, Floor));
+    let slowest_del = results
+        .section(Section::Del)
+        .filter(|line| line.row.starts_with("bridge"))
+        .filter_map(|l| l.ratio(Ours, Floor));
     let crowd = |backend| Some(add(crowded(backend), Ours)? / add(bridge(Some(backend), false), Ours)?);
     let crowds = [Backend::Iptables, Backend::Nftables].into_iter().filter_map(crowd);
     vec![
@@ -47,7 +49,11 @@ pub fn all(results: &Results) -> Vec<Goal> {
         children(results),
         at_least("CHECK, any row, faster than the reference", 4.0, worst(Section::Check, Reference, Ours, f64::min)),
         at_most("DEL, any row with a bridge, over the floor", 1.3, slowest_del.reduce(f64::max)),
-        at_least("60 pods, any backend, faster than the reference", 4.0, worst(Section::BurstWall, Reference, Ours, f64::min)),
+        at_least(
+            "60 pods, any backend, faster than the reference",
+            4.0,
+            worst(Section::BurstWall, Reference, Ours, f64::min),
+        ),
         burst(results),
         at_most("ADD with 400 pods there, over an empty node", 1.3, crowds.reduce(f64::max)),
         at_most(

@@ -1,9 +1,8 @@
 //! One process, from its start to its end.
 
-use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tests::namespace::PATH;

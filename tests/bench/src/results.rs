@@ -26,16 +26,8 @@ pub enum Section {
 
 impl Section {
     /// In the order of the table.
-    pub const ALL: [Self; 8] = [
-        Self::Add,
-        Self::Check,
-        Self::Del,
-        Self::BurstWall,
-        Self::BurstEach,
-        Self::Memory,
-        Self::Tasks,
-        Self::Size,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Add, Self::Check, Self::Del, Self::BurstWall, Self::BurstEach, Self::Memory, Self::Tasks, Self::Size];
 
     /// Its heading.
     pub const fn title(self) -> &'static str {
@@ -45,8 +37,8 @@ impl Section {
             Self::Del => "DEL, one at a time (ms)",
             Self::BurstWall => "ADD of 60 pods, 16 at once: all (ms)",
             Self::BurstEach => "ADD of 60 pods, 16 at once: each (ms)",
-            Self::Memory => "Peak memory of any process of an ADD (KiB)",
-            Self::Tasks => "Processes and threads started by the plugins of an ADD",
+            Self::Memory => "Peak memory of a process of an ADD (KiB)",
+            Self::Tasks => "Processes and threads that an ADD starts",
             Self::Size => "Binaries (KiB)",
         }
     }

@@ -134,11 +134,7 @@ impl Seat {
         good.then_some((peak, tasks))
     }
 
-    fn each(
-        &mut self,
-        verb: Verb,
-        mut run: impl FnMut(&std::path::Path, &[String], &[(&str, &str)], &str) -> Outcome,
-    ) {
+    fn each(&mut self, verb: Verb, mut run: impl FnMut(&std::path::Path, &[String], &[(&str, &str)], &str) -> Outcome) {
         let netns = self.pod.path().display().to_string();
         let Some(directory) = self.programs.directory(self.suite) else {
             if let Some(arguments) = self.floor_arguments(verb, &netns) {

@@ -15,13 +15,14 @@ pub fn add(programs: &Programs, results: &mut Results) {
         .filter(|name| programs.reference.join(name).is_file())
         .collect();
     names.sort();
-    let sum = format!("together: {}", names.join(" "));
+    let sum = format!("these {} together", names.len());
     for (suite, directory) in [(Suite::Ours, &programs.ours), (Suite::Reference, &programs.reference)] {
         let sizes: Vec<(&String, f64)> = names.iter().map(|name| (name, kib(&directory.join(name)))).collect();
-        results.cell(Section::Size, &sum, suite).push(sizes.iter().map(|(_, size)| size).sum());
+        let total = sizes.iter().map(|(_, size)| size).sum();
         for (name, size) in sizes {
             results.cell(Section::Size, name, suite).push(size);
         }
+        results.cell(Section::Size, &sum, suite).push(total);
     }
 }
 

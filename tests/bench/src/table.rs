@@ -6,13 +6,14 @@ use crate::goals;
 use crate::results::{Cell, Line, Results, Section};
 use crate::suite::Suite;
 
-const ROW: usize = 40;
+const ROW: usize = 42;
 const CELL: usize = 17;
 
 /// The table.
 pub fn render(results: &Results) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "\n{} repetitions, reference: {}", results.repetitions, results.programs.reference.display());
+    let _ =
+        writeln!(text, "\n{} repetitions, reference: {}", results.repetitions, results.programs.reference.display());
     for section in Section::ALL {
         let lines: Vec<&Line> = results.section(section).collect();
         if lines.is_empty() {
@@ -67,7 +68,8 @@ fn remarks(line: &Line) -> String {
         let Cell { failures, complaint, addresses, .. } = line.cell(suite);
         if *failures > 0 {
             let first = complaint.as_deref().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
-            let _ = write!(text, "\n    ! {}: {failures} of {} failed: {first}", suite.name(), line.cell(suite).count());
+            let _ =
+                write!(text, "\n    ! {}: {failures} of {} failed: {first}", suite.name(), line.cell(suite).count());
         }
         if let Some(addresses) = addresses.filter(|addresses| *addresses < 60) {
             let _ = write!(text, "\n    ! {}: {addresses} different addresses for 60 pods", suite.name());

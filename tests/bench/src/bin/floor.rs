@@ -152,8 +152,7 @@ impl Address {
 /// The pair: its host end `host_ifname`, up, a port of the bridge; the pod's end in its namespace.
 fn pair(pod: &File, host_ifname: &str, bridge: u32) -> io::Result<Vec<u8>> {
     let namespace = u32::try_from(pod.as_raw_fd()).map_err(io::Error::other)?;
-    let peer =
-        [&link(0, 0)[..], &attribute(IFLA_IFNAME, IFNAME), &attribute(IFLA_NET_NS_FD, &namespace.to_ne_bytes())];
+    let peer = [&link(0, 0)[..], &attribute(IFLA_IFNAME, IFNAME), &attribute(IFLA_NET_NS_FD, &namespace.to_ne_bytes())];
     let peer = attribute(VETH_INFO_PEER | NESTED, &peer.concat());
     let info = [attribute(IFLA_INFO_KIND, b"veth"), attribute(IFLA_INFO_DATA | NESTED, &peer)].concat();
     let name = [host_ifname.as_bytes(), b"\0"].concat();
