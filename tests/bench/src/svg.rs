@@ -5,13 +5,14 @@ use std::fmt::Write;
 
 use crate::results::{Line, Results, Section};
 use crate::suite::Suite;
-use crate::table::{cell, ratio};
+use crate::table::{numbers, ratio};
 
 const WIDTH: usize = 1000;
 const HEIGHT: usize = 20;
 const TOP: usize = 34;
-/// Right edges of the columns of the three suites and of the two ratios.
-const SUITES: [usize; 3] = [390, 500, 610];
+/// Right edges of the columns: medians of the three suites, each with a percentile to its right; the two ratios.
+const SUITES: [usize; 3] = [340, 450, 560];
+const PERCENTILE: usize = 50;
 const RATIOS: [usize; 2] = [690, 780];
 /// Where the bars begin, and how wide the longest is.
 const BARS: usize = 800;
@@ -38,16 +39,17 @@ rect.reference { fill: #d1d9e0; }
 }
 ";
 
-/// The picture. Sizes of single files are left out; the rest is what the table says.
+/// The picture: the table without the sections that say little in one.
 pub fn render(results: &Results) -> String {
     let mut body = String::new();
     let mut y = TOP;
-    let note = format!("medians and percentiles of {} repetitions; bars: share of the reference", results.repetitions);
     text(&mut body, 16, y, "head", "How long a pod's network takes");
-    text(&mut body, WIDTH - 16, y, "faint end", &note);
-    for section in Section::ALL {
+    let note = format!("{} repetitions, one after the other by turns", results.repetitions);
+    text(&mut body, RATIOS[1], y, "faint end", &note);
+    legend(&mut body, y);
+    for section in Section::ALL.into_iter().filter(|section| ![Section::Size, Section::Tasks].contains(section)) {
         let lines: Vec<&Line> = results.section(section).collect();
-        if section == Section::Size || lines.is_empty() {
+        if lines.is_empty() {
             continue;
         }
         y += HEIGHT + HEIGHT / 2;
@@ -57,29 +59,42 @@ pub fn render(results: &Results) -> String {
             row(&mut body, y, line);
         }
     }
-    y += HEIGHT;
+    frame(&body, y + HEIGHT)
+}
+
+fn frame(body: &str, height: usize) -> String {
     let mut picture = String::new();
+    let size = format!(r#"viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}""#);
+    let _ = writeln!(picture, r#"<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">"#);
+    let _ = writeln!(picture, "<title>How long a pod's network takes: the kernel's floor, ours, the reference</title>");
+    let _ = writeln!(picture, "<style>{STYLE}</style>");
+    let (inner_width, inner_height) = (WIDTH - 1, height - 1);
     let _ = writeln!(
         picture,
-        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" width="{WIDTH}" height="{y}" role="img">"#
+        r#"<rect class="back" x="0.5" y="0.5" width="{inner_width}" height="{inner_height}" rx="6"/>"#
     );
-    let _ =
-        writeln!(picture, "<title>How long a pod's network takes: the kernel's floor, ours and the reference</title>");
-    let _ = writeln!(picture, "<style>{STYLE}</style>");
-    let (width, height) = (WIDTH - 1, y - 1);
-    let _ = writeln!(picture, r#"<rect class="back" x="0.5" y="0.5" width="{width}" height="{height}" rx="6"/>"#);
     let _ = writeln!(picture, "{body}</svg>");
     picture
 }
 
+/// Which colour is whose, above the bars.
+fn legend(body: &mut String, y: usize) {
+    for (suite, x) in Suite::ALL.into_iter().zip([BARS, BARS + 54, BARS + 100]) {
+        bar(body, suite, x, y, 10.0);
+        text(body, x + 13, y, "faint", suite.name());
+    }
+}
+
 fn heading(body: &mut String, y: usize, section: Section) {
     text(body, 16, y, "head", section.title());
-    let high = section.high().map(|(_, name)| format!(" {name}")).unwrap_or_default();
     for (suite, right) in Suite::ALL.into_iter().zip(SUITES) {
-        text(body, right, y, "faint end", &format!("{}{high}", suite.name()));
+        text(body, right, y, "faint end", suite.name());
+        if let Some((_, name)) = section.high() {
+            text(body, right + PERCENTILE, y, "faint end", name);
+        }
     }
-    for (title, right) in ["/floor", "faster"].into_iter().zip(RATIOS) {
-        text(body, right, y, "faint end", if section.is_time() { title } else { "" });
+    for (title, right) in ["over floor", "faster"].into_iter().zip(RATIOS).filter(|_| section.is_time()) {
+        text(body, right, y, "faint end", title);
     }
     let below = y + 5;
     let _ = writeln!(body, r#"<line x1="16" x2="{}" y1="{below}" y2="{below}"/>"#, WIDTH - 16);
@@ -88,7 +103,9 @@ fn heading(body: &mut String, y: usize, section: Section) {
 fn row(body: &mut String, y: usize, line: &Line) {
     text(body, 24, y, "", &line.row);
     for (suite, right) in Suite::ALL.into_iter().zip(SUITES) {
-        text(body, right, y, "end", &cell(line, suite));
+        let (median, high) = numbers(line, suite);
+        text(body, right, y, "end", &median);
+        text(body, right + PERCENTILE, y, "faint end", &high);
     }
     if line.section.is_time() {
         text(body, RATIOS[0], y, "end", &ratio(line, Suite::Ours, Suite::Floor));
@@ -97,7 +114,7 @@ fn row(body: &mut String, y: usize, line: &Line) {
     bars(body, y, line);
 }
 
-/// One over the other, the longest first: the reference's as wide as there is room, ours and the floor to scale.
+/// One over the other, the longest first and as wide as there is room, the others to scale.
 fn bars(body: &mut String, y: usize, line: &Line) {
     let medians = Suite::ALL.map(|suite| line.cell(suite).median().unwrap_or_default());
     let most = medians.iter().copied().fold(0.0, f64::max);
@@ -107,10 +124,13 @@ fn bars(body: &mut String, y: usize, line: &Line) {
     let mut bars: Vec<_> = Suite::ALL.into_iter().zip(medians).collect();
     bars.sort_by(|one, other| other.1.total_cmp(&one.1));
     for (suite, median) in bars {
-        let (top, width) = (y - 10, median / most * BAR);
-        let class = suite.name();
-        let _ = writeln!(body, r#"<rect class="{class}" x="{BARS}" y="{top}" width="{width:.1}" height="11"/>"#);
+        bar(body, suite, BARS, y, median / most * BAR);
     }
+}
+
+fn bar(body: &mut String, suite: Suite, x: usize, y: usize, width: f64) {
+    let (class, top) = (suite.name(), y - 10);
+    let _ = writeln!(body, r#"<rect class="{class}" x="{x}" y="{top}" width="{width:.1}" height="11"/>"#);
 }
 
 fn text(body: &mut String, x: usize, y: usize, class: &str, words: &str) {

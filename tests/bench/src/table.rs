@@ -43,17 +43,24 @@ fn row(text: &mut String, line: &Line) {
     let _ = writeln!(text, "{}", remarks(line));
 }
 
-/// Median and percentile of a cell; `-` where nothing was measured.
-pub fn cell(line: &Line, suite: Suite) -> String {
+fn cell(line: &Line, suite: Suite) -> String {
+    let (median, high) = numbers(line, suite);
+    let failed = if line.cell(suite).failures > 0 { "!" } else { "" };
+    if high.is_empty() { median } else { format!("{failed}{median} {high:>7}") }
+}
+
+/// Median and percentile of a cell as they are printed: `-` where nothing was measured, nothing where there is none.
+pub fn numbers(line: &Line, suite: Suite) -> (String, String) {
     let cell = line.cell(suite);
-    let Some(median) = cell.median() else { return "-".to_owned() };
+    let Some(median) = cell.median() else { return ("-".to_owned(), String::new()) };
     let high = line.section.high().and_then(|(part, _)| cell.percentile(part));
-    let digits = if line.section.is_time() { 2 } else { 0 };
-    let failed = if cell.failures > 0 { "!" } else { "" };
-    match high {
-        Some(high) => format!("{failed}{median:.digits$} {high:>7.digits$}"),
-        None => format!("{median:.digits$}"),
-    }
+    let print = |number: f64| match number {
+        _ if !line.section.is_time() => format!("{number:.0}"),
+        ..10.0 => format!("{number:.2}"),
+        ..100.0 => format!("{number:.1}"),
+        _ => format!("{number:.0}"),
+    };
+    (print(median), high.map(print).unwrap_or_default())
 }
 
 /// A ratio of medians; `-` where one is missing.
@@ -67,7 +74,8 @@ fn remarks(line: &Line) -> String {
     for suite in Suite::ALL {
         let Cell { failures, complaint, addresses, .. } = line.cell(suite);
         if *failures > 0 {
-            let first = complaint.as_deref().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+            let words = complaint.as_deref().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+            let first: String = words.chars().take(160).collect();
             let _ =
                 write!(text, "\n    ! {}: {failures} of {} failed: {first}", suite.name(), line.cell(suite).count());
         }
