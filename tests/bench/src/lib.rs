@@ -14,6 +14,7 @@
     reason = "as in the lab: what goes wrong here is told to a person, who is also who reads the table"
 )]
 
+pub mod budget;
 pub mod burst;
 pub mod goals;
 pub mod json;

@@ -106,18 +106,27 @@ fn watch(place: &mut Place, results: &mut Results) {
 
 /// A pod of each suite that has what the row needs. A crowd is there once, for all of them.
 fn places(scenario: Scenario, programs: &Programs) -> Vec<Place> {
-    let crowd = match scenario {
-        Scenario::Bridge { crowd, .. } if crowd > 0 => Some(Arc::new(crowd_of(scenario, programs, crowd))),
-        _ => None,
-    };
+    let crowd = is_crowded(scenario).then(|| Arc::new(neighbours(scenario, Suite::Ours, programs)));
     let suites = Suite::ALL.into_iter().filter(|suite| scenario.is_known_to(programs, *suite));
     let place = |suite: Suite| {
-        let neighbours = crowd.clone().unwrap_or_else(|| Arc::new(vec![first_pod(scenario, suite, programs)]));
+        let neighbours = crowd.clone().unwrap_or_else(|| Arc::new(neighbours(scenario, suite, programs)));
         let host = neighbours[0].host();
         let seat = Seat::new(host, scenario, suite, programs, 1);
         Place { scenario, suite, seat, _neighbours: neighbours }
     };
     suites.map(place).collect()
+}
+
+fn is_crowded(scenario: Scenario) -> bool {
+    matches!(scenario, Scenario::Bridge { crowd: 1.., .. })
+}
+
+/// The pods that are there already, at least the first one.
+pub fn neighbours(scenario: Scenario, suite: Suite, programs: &Programs) -> Vec<Seat> {
+    match scenario {
+        Scenario::Bridge { crowd, .. } if crowd > 0 => crowd_of(scenario, programs, crowd),
+        _ => vec![first_pod(scenario, suite, programs)],
+    }
 }
 
 /// A node where the first pod has made what all pods share, as on every node but a new one.

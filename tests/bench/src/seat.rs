@@ -1,5 +1,6 @@
 //! A pod of one scenario and one suite, wired and taken apart again and again.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,7 +135,8 @@ impl Seat {
         good.then_some((peak, tasks))
     }
 
-    fn each(&mut self, verb: Verb, mut run: impl FnMut(&std::path::Path, &[String], &[(&str, &str)], &str) -> Outcome) {
+    /// Runs the processes of a verb by `run`: program, arguments, environment, input.
+    pub fn each(&mut self, verb: Verb, mut run: impl FnMut(&Path, &[String], &[(&str, &str)], &str) -> Outcome) {
         let netns = self.pod.path().display().to_string();
         let Some(directory) = self.programs.directory(self.suite) else {
             if let Some(arguments) = self.floor_arguments(verb, &netns) {

@@ -11,12 +11,12 @@ const WIDTH: usize = 1000;
 const HEIGHT: usize = 20;
 const TOP: usize = 34;
 /// Right edges of the columns: medians of the three suites, each with a percentile to its right; the two ratios.
-const SUITES: [usize; 3] = [340, 450, 560];
-const PERCENTILE: usize = 50;
-const RATIOS: [usize; 2] = [690, 780];
+const SUITES: [usize; 3] = [345, 455, 580];
+const PERCENTILE: usize = 45;
+const RATIOS: [usize; 2] = [725, 795];
 /// Where the bars begin, and how wide the longest is.
-const BARS: usize = 800;
-const BAR: f64 = 180.0;
+const BARS: usize = 816;
+const BAR: f64 = 168.0;
 
 const STYLE: &str = "
 text { font: 12px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fill: #1f2328; }
@@ -45,7 +45,7 @@ pub fn render(results: &Results) -> String {
     let mut y = TOP;
     text(&mut body, 16, y, "head", "How long a pod's network takes");
     let note = format!("{} repetitions, one after the other by turns", results.repetitions);
-    text(&mut body, RATIOS[1], y, "faint end", &note);
+    text(&mut body, BARS - 20, y, "faint end", &note);
     legend(&mut body, y);
     for section in Section::ALL.into_iter().filter(|section| ![Section::Size, Section::Tasks].contains(section)) {
         let lines: Vec<&Line> = results.section(section).collect();
@@ -79,7 +79,7 @@ fn frame(body: &str, height: usize) -> String {
 
 /// Which colour is whose, above the bars.
 fn legend(body: &mut String, y: usize) {
-    for (suite, x) in Suite::ALL.into_iter().zip([BARS, BARS + 54, BARS + 100]) {
+    for (suite, x) in Suite::ALL.into_iter().zip([BARS, BARS + 53, BARS + 98]) {
         bar(body, suite, x, y, 10.0);
         text(body, x + 13, y, "faint", suite.name());
     }

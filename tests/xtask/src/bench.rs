@@ -1,6 +1,7 @@
-//! `cargo xtask bench`: the floor, ours and the reference side by side.
+//! `cargo xtask bench`: the floor, ours and the reference side by side; and `budget`, which guards the ADD.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use bench::suite::Programs;
@@ -8,6 +9,9 @@ use bench::{Options, Outputs};
 use tests::bins::{self, Workspace};
 
 use crate::{debian, toolchain};
+
+/// What the instructions are counted with, and what the plugins need for it.
+const VALGRIND: [&str; 4] = ["valgrind", "iptables", "nftables", "iproute2"];
 
 /// What was asked for.
 pub struct Asked {
@@ -26,23 +30,37 @@ const TIME: Duration = Duration::from_secs(100);
 
 /// Builds what is measured, and measures it.
 pub fn run(asked: Asked) -> Result<(), String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err("the bench needs root to make network namespaces".to_owned());
-    }
-    debian::install(&debian::TOOLS)?;
-    let workspace = Workspace::read()?;
-    let triple = toolchain::musl()?;
-    println!("building the release binaries ...");
-    let programs = Programs {
-        ours: bins::build("release", triple.as_deref())?,
-        reference: reference(&asked.against, &workspace)?,
-        own: own(&workspace, triple.as_deref())?,
-    };
+    let workspace = prepare(&debian::TOOLS)?;
+    let programs = build(&workspace, reference(&asked.against, &workspace)?)?;
     let (time, repeat) = match asked.repeat {
         Some(repeat) => (Duration::MAX, repeat),
         None => (TIME, usize::MAX),
     };
     bench::run(&Options { programs, time, repeat, filters: asked.filters }, &asked.outputs)
+}
+
+/// Counts what an ADD takes, against the file or for it; false when it has grown.
+pub fn budget(renew: bool) -> Result<bool, String> {
+    let workspace = prepare(&VALGRIND)?;
+    let programs = build(&workspace, PathBuf::new())?;
+    let compiler = Command::new("rustc").arg("--version").output().map_err(|error| format!("run rustc: {error}"))?;
+    let compiler = String::from_utf8_lossy(&compiler.stdout).trim().to_owned();
+    bench::budget::run(&programs, &compiler, renew)
+}
+
+fn prepare(packages: &[&str]) -> Result<Workspace, String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("the bench needs root to make network namespaces".to_owned());
+    }
+    debian::install(packages)?;
+    Workspace::read()
+}
+
+fn build(workspace: &Workspace, reference: PathBuf) -> Result<Programs, String> {
+    let triple = toolchain::musl()?;
+    println!("building the release binaries ...");
+    let ours = bins::build("release", triple.as_deref())?;
+    Ok(Programs { ours, reference, own: own(workspace, triple.as_deref())? })
 }
 
 fn reference(against: &Path, workspace: &Workspace) -> Result<PathBuf, String> {

@@ -24,11 +24,14 @@ cargo xtask test [--release] [--vm] [FILTER...]
 cargo xtask install [--dir DIR]          put the release binaries into DIR (/opt/cni/bin)
 cargo xtask bench [--against DIR] [--json FILE] [--svg FILE] [--repeat N] [ROW...]
                                          how long a pod takes: the kernel's floor, ours, the reference (as root)
+cargo xtask budget [--renew]             instructions, system calls and processes of an ADD, against what they were
+                                         (tests/bench/budget.json); fails where they have grown (as root)
 
   --against    the reference's directory (/usr/lib/cni), or `newest` for what Debian sid has
   --json       write all numbers to a file
   --svg        draw the table
   --repeat     so many repetitions, in place of as many as fit into three minutes
+  --renew      write that file
   --release    test the release build, not the quick one
   --vm         run the VLAN tests in a virtual machine even where this kernel could
 ";
@@ -49,7 +52,7 @@ fn run() -> Result<bool, String> {
     let mut arguments = lexopt::Parser::from_env();
     let (mut task, mut filters) = (None, Vec::new());
     let mut directory = PathBuf::from("/opt/cni/bin");
-    let (mut release, mut vm) = (false, false);
+    let (mut release, mut vm, mut renew) = (false, false, false);
     let (mut against, mut repeat) = (PathBuf::from(bins::DEBIAN), None);
     let mut outputs = Outputs::default();
     while let Some(argument) = arguments.next().map_err(|e| e.to_string())? {
@@ -64,6 +67,7 @@ fn run() -> Result<bool, String> {
             Long("svg") => outputs.svg = Some(path(&mut arguments)?),
             Long("repeat") => repeat = Some(arguments.value().and_then(|n| n.parse()).map_err(|e| e.to_string())?),
             Long("release") => release = true,
+            Long("renew") => renew = true,
             Long("vm") => vm = true,
             Value(word) if task.is_none() => task = Some(word.to_string_lossy().into_owned()),
             Value(word) => filters.push(word.to_string_lossy().into_owned()),
@@ -72,6 +76,7 @@ fn run() -> Result<bool, String> {
     }
     match task.as_deref() {
         Some("bench") => bench::run(bench::Asked { against, repeat, filters, outputs }).map(|()| true),
+        Some("budget") => bench::budget(renew),
         Some("demo") => demo::run(),
         Some("install") => install::run(&directory).map(|()| true),
         Some("test") => suite::run(&suite::Options { release, vm, filters }),
