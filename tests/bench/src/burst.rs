@@ -18,8 +18,9 @@ use crate::suite::Suite;
 const PODS: u16 = 60;
 const AT_ONCE: usize = 16;
 
-/// How often all of it is done at most.
-const ROUNDS: usize = 5;
+/// How often all of it is done: at least, and at most.
+const LEAST: usize = 2;
+const MOST: usize = 7;
 
 /// Until the kernel has come to rest.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -32,8 +33,8 @@ struct Node {
     _first: Seat,
 }
 
-/// Measures the rows of one family.
-pub fn run(options: &Options, scenarios: &[Scenario], results: &mut Results) {
+/// Measures the rows of one family, until the time since `start` is over.
+pub fn run(options: &Options, scenarios: &[Scenario], start: Instant, results: &mut Results) {
     let rows = scenario::MASQUERADES.map(|masquerade| scenario::bridge(masquerade, false));
     let mut nodes: Vec<Node> = Vec::new();
     for row in rows.into_iter().filter(|row| scenarios.contains(row)) {
@@ -46,7 +47,10 @@ pub fn run(options: &Options, scenarios: &[Scenario], results: &mut Results) {
     if !nodes.is_empty() {
         println!("measuring {PODS} pods, {AT_ONCE} at once ...");
     }
-    for _ in 0..ROUNDS.min(options.repeat) {
+    for round in 0..MOST.min(options.repeat) {
+        if round >= LEAST && start.elapsed() > options.time {
+            break;
+        }
         for node in &mut nodes {
             measure(node, results);
         }

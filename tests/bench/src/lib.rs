@@ -29,7 +29,7 @@ pub mod svg;
 pub mod table;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::results::Results;
 use crate::scenario::Scenario;
@@ -40,7 +40,7 @@ use crate::suite::Programs;
 pub struct Options {
     /// Where the programs are.
     pub programs: Programs,
-    /// How long the repetitions may go on; at least [`rounds::LEAST`] are done.
+    /// How long all of it may take, unless the machine is so busy that the fewest repetitions take longer.
     pub time: Duration,
     /// How many repetitions there are at most.
     pub repeat: usize,
@@ -68,8 +68,9 @@ pub fn run(options: &Options, outputs: &Outputs) -> Result<(), String> {
     };
     let scenarios: Vec<Scenario> = scenario::all(&options.programs).into_iter().filter(chosen).collect();
     let mut results = Results::new(&options.programs);
-    rounds::run(options, &scenarios, &mut results);
-    burst::run(options, &scenarios, &mut results);
+    let start = Instant::now();
+    rounds::run(options, &scenarios, start, &mut results);
+    burst::run(options, &scenarios, start, &mut results);
     size::add(&options.programs, &mut results);
 
     println!("{}", table::render(&results));

@@ -1,4 +1,5 @@
 //! The floor is worth something only if it makes what a plugin makes: the same state, read by programs of others.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::process::{Command, Output};
 
