@@ -1,7 +1,7 @@
 //! The three that are compared, and where their programs are.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One of those that are compared; also their order in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,11 +59,17 @@ impl Programs {
         self.own.join("witness")
     }
 
-    /// Whether a suite has a plugin, and the plugin this word in it: older references lack plugins, and would take
-    /// a backend that they have never heard of for the default.
+    /// Whether a suite has a plugin, and the reference's has this word in it: older ones would take a backend that they
+    /// have never heard of for the default.
     pub fn knows(&self, suite: Suite, plugin: &str, word: &str) -> bool {
-        let Some(directory) = self.directory(suite) else { return true };
-        let program = fs::read(directory.join(plugin)).unwrap_or_default();
-        program.windows(word.len()).any(|bytes| bytes == word.as_bytes())
+        let has_word = |program: &Path| {
+            let bytes = fs::read(program).unwrap_or_default();
+            bytes.windows(word.len()).any(|part| part == word.as_bytes())
+        };
+        match suite {
+            Suite::Floor => true,
+            Suite::Ours => self.ours.join(plugin).is_file(),
+            Suite::Reference => has_word(&self.reference.join(plugin)),
+        }
     }
 }

@@ -88,13 +88,13 @@ fn remarks(line: &Line) -> String {
 
 /// The goals beside what was measured.
 pub fn goals(results: &Results) -> String {
-    let mut text = format!("{:<60}{:<28}{:<26}\n", "Goal", "wanted", "measured");
+    let mut text = format!("{:<56}{:<28}{:<10}measured\n", "Goal", "wanted", "");
     for goal in goals::all(results) {
         let (measured, met) = match &goal.measured {
             Some(measured) => (measured.as_str(), if goal.met { "met" } else { "NOT met" }),
-            None => ("not measured", ""),
+            None => ("-", ""),
         };
-        let _ = writeln!(text, "  {:<58}{:<28}{measured:<26}{met}", goal.what, goal.wanted);
+        let _ = writeln!(text, "  {:<54}{:<28}{met:<10}{measured}", goal.what, goal.wanted);
     }
     text
 }
