@@ -35,7 +35,7 @@ fn line(line: &Line) -> Value {
     for suite in Suite::ALL {
         let cell = line.cell(suite);
         if cell.count() > 0 {
-            let mut numbers = json!({"median": cell.median(), "samples": cell.count(), "failures": cell.failures});
+            let mut numbers = json!({"median": cell.median(), "min": cell.percentile(0.0), "samples": cell.count(), "failures": cell.failures});
             if let Some((part, name)) = line.section.high() {
                 numbers[name] = json!(cell.percentile(part));
             }

@@ -44,8 +44,8 @@ pub fn render(results: &Results) -> String {
     let mut body = String::new();
     let mut y = TOP;
     text(&mut body, 16, y, "head", "How long a pod's network takes");
-    let note = format!("{} repetitions, one after the other by turns", results.repetitions);
-    text(&mut body, BARS - 20, y, "faint end", &note);
+    let note = format!("{} repetitions by turns; ! some calls failed", results.repetitions);
+    text(&mut body, BARS - 24, y, "faint end", &note);
     legend(&mut body, y);
     for section in Section::ALL.into_iter().filter(|section| ![Section::Size, Section::Tasks].contains(section)) {
         let lines: Vec<&Line> = results.section(section).collect();
@@ -79,7 +79,7 @@ fn frame(body: &str, height: usize) -> String {
 
 /// Which colour is whose, above the bars.
 fn legend(body: &mut String, y: usize) {
-    for (suite, x) in Suite::ALL.into_iter().zip([BARS, BARS + 53, BARS + 98]) {
+    for (suite, x) in Suite::ALL.into_iter().zip([BARS - 4, BARS + 49, BARS + 94]) {
         bar(body, suite, x, y, 10.0);
         text(body, x + 13, y, "faint", suite.name());
     }
@@ -104,7 +104,8 @@ fn row(body: &mut String, y: usize, line: &Line) {
     text(body, 24, y, "", &line.row);
     for (suite, right) in Suite::ALL.into_iter().zip(SUITES) {
         let (median, high) = numbers(line, suite);
-        text(body, right, y, "end", &median);
+        let failed = if line.cell(suite).failures > 0 { "!" } else { "" };
+        text(body, right, y, "end", &format!("{failed}{median}"));
         text(body, right + PERCENTILE, y, "faint end", &high);
     }
     if line.section.is_time() {
@@ -136,4 +137,34 @@ fn bar(body: &mut String, suite: Suite, x: usize, y: usize, width: f64) {
 fn text(body: &mut String, x: usize, y: usize, class: &str, words: &str) {
     let words = words.replace('&', "&amp;").replace('<', "&lt;");
     let _ = writeln!(body, r#"<text x="{x}" y="{y}" class="{class}">{words}</text>"#);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::Programs;
+
+    /// What is drawn is what was measured, and a name cannot break the picture.
+    #[test]
+    fn a_picture_of_one_row() {
+        let programs = Programs { ours: "ours".into(), reference: "reference".into(), own: "own".into() };
+        let mut results = Results::new(&programs);
+        for (suite, time) in Suite::ALL.into_iter().zip([1.0, 2.0, 8.0]) {
+            results.cell(Section::Add, "a < b & c", suite).push(time);
+        }
+        let picture = render(&results);
+        assert!(picture.contains(">a &lt; b &amp; c</text>"), "{picture}");
+        for number in ["1.00", "2.00", "8.00", "4.00"] {
+            assert!(picture.contains(&format!(">{number}</text>")), "{number}: {picture}");
+        }
+        let bar = |class: &str, width: &str| {
+            picture.contains(&format!(r#"class="{class}" x="{BARS}" y="74" width="{width}""#))
+        };
+        assert!(bar("floor", "21.0") && bar("ours", "42.0") && bar("reference", "168.0"), "{picture}");
+        for tag in ["svg", "text", "style", "title"] {
+            let (open, close) =
+                (picture.matches(&format!("<{tag}")).count(), picture.matches(&format!("</{tag}>")).count());
+            assert_eq!(open, close, "{tag}");
+        }
+    }
 }
