@@ -33,8 +33,8 @@ struct Node {
     _first: Seat,
 }
 
-/// Measures the rows of one family, until the time since `start` is over.
-pub fn run(options: &Options, scenarios: &[Scenario], start: Instant, results: &mut Results) {
+/// Measures the rows of one family, until the deadline.
+pub fn run(options: &Options, scenarios: &[Scenario], deadline: Option<Instant>, results: &mut Results) {
     let rows = scenario::MASQUERADES.map(|masquerade| scenario::bridge(masquerade, false));
     let mut nodes: Vec<Node> = Vec::new();
     for row in rows.into_iter().filter(|row| scenarios.contains(row)) {
@@ -48,7 +48,7 @@ pub fn run(options: &Options, scenarios: &[Scenario], start: Instant, results: &
         println!("measuring {PODS} pods, {AT_ONCE} at once ...");
     }
     for round in 0..MOST.min(options.repeat) {
-        if round >= LEAST && start.elapsed() > options.time {
+        if round >= LEAST && deadline.is_some_and(|deadline| Instant::now() > deadline) {
             break;
         }
         for node in &mut nodes {

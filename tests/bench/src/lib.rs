@@ -68,9 +68,14 @@ pub fn run(options: &Options, outputs: &Outputs) -> Result<(), String> {
     };
     let scenarios: Vec<Scenario> = scenario::all(&options.programs).into_iter().filter(chosen).collect();
     let mut results = Results::new(&options.programs);
+    let (crowded, alone): (Vec<Scenario>, Vec<Scenario>) = scenarios.iter().partition(|row| row.is_crowded());
     let start = Instant::now();
-    rounds::run(options, &scenarios, start, &mut results);
-    burst::run(options, &scenarios, start, &mut results);
+    let deadline = |percent: u32| start.checked_add(options.time.saturating_mul(percent) / 100);
+    rounds::run(options, &alone, deadline(55), &mut results);
+    burst::run(options, &alone, deadline(70), &mut results);
+    for (place, row) in (1..).zip(&crowded) {
+        rounds::run(options, &[*row], deadline(70 + 15 * place), &mut results);
+    }
     size::add(&options.programs, &mut results);
 
     println!("{}", table::render(&results));

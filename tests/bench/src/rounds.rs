@@ -18,11 +18,11 @@ use crate::suite::{Programs, Suite};
 /// Fewer repetitions say nothing.
 const LEAST: usize = 10;
 
-/// This part of the time is for them, in percent; the rest is for what comes after.
-const SHARE: u32 = 75;
-
 /// After each call. The kernel takes some things apart after the process has ended; the next one shall not pay for it.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// After all of it: until the kernel has taken hundreds of namespaces apart.
+const REST: Duration = Duration::from_secs(2);
 
 /// How many ADDs fill a node at once.
 const FILLERS: usize = 4;
@@ -35,14 +35,16 @@ struct Place {
     _neighbours: Arc<Vec<Seat>>,
 }
 
-/// Measures until its share of the time since `start` is over.
-pub fn run(options: &Options, scenarios: &[Scenario], start: Instant, results: &mut Results) {
+/// Measures these rows by turns until the deadline, then gives back what they were measured in.
+pub fn run(options: &Options, scenarios: &[Scenario], deadline: Option<Instant>, results: &mut Results) {
+    if scenarios.is_empty() {
+        return;
+    }
     println!("preparing {} rows ...", scenarios.len());
     let mut places: Vec<Vec<Place>> = scenarios.iter().map(|row| places(*row, &options.programs)).collect();
     println!("measuring ...");
-    let time = options.time.saturating_mul(SHARE) / 100;
     for repetition in 0..options.repeat {
-        if repetition >= LEAST && start.elapsed() > time {
+        if repetition >= LEAST && deadline.is_some_and(|deadline| Instant::now() > deadline) {
             break;
         }
         for row in &mut places {
@@ -53,11 +55,13 @@ pub fn run(options: &Options, scenarios: &[Scenario], start: Instant, results: &
             }
             row.rotate_right(first);
         }
-        results.repetitions = repetition + 1;
+        results.repetitions = results.repetitions.max(repetition + 1);
     }
     for place in places.iter_mut().flatten() {
         watch(place, results);
     }
+    drop(places);
+    thread::sleep(REST);
 }
 
 fn measure(place: &mut Place, results: &mut Results) {
@@ -109,7 +113,7 @@ fn watch(place: &mut Place, results: &mut Results) {
 
 /// A pod of each suite that has what the row needs. A crowd is there once, for all of them.
 fn places(scenario: Scenario, programs: &Programs) -> Vec<Place> {
-    let crowd = is_crowded(scenario).then(|| Arc::new(neighbours(scenario, Suite::Ours, programs)));
+    let crowd = scenario.is_crowded().then(|| Arc::new(neighbours(scenario, Suite::Ours, programs)));
     let suites = Suite::ALL.into_iter().filter(|suite| scenario.is_known_to(programs, *suite));
     let place = |suite: Suite| {
         let neighbours = crowd.clone().unwrap_or_else(|| Arc::new(neighbours(scenario, suite, programs)));
@@ -118,10 +122,6 @@ fn places(scenario: Scenario, programs: &Programs) -> Vec<Place> {
         Place { scenario, suite, seat, _neighbours: neighbours }
     };
     suites.map(place).collect()
-}
-
-fn is_crowded(scenario: Scenario) -> bool {
-    matches!(scenario, Scenario::Bridge { crowd: 1.., .. })
 }
 
 /// The pods that are there already, at least the first one.

@@ -105,6 +105,12 @@ impl Scenario {
         }
     }
 
+    /// Whether there are other pods on the node. Such a row is measured when there are no others on the machine: what a
+    /// namespace costs the kernel does not stop at its node.
+    pub fn is_crowded(self) -> bool {
+        matches!(self, Self::Bridge { crowd: 1.., .. })
+    }
+
     /// What the floor makes of it: the rules of nftables are netlink requests like others; those of iptables and
     /// portmap are left out. host-local has no floor, because it makes no kernel object.
     pub fn has_floor_rules(self) -> bool {
