@@ -15,6 +15,15 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// UDP is sent again as often.
 const REPEAT: Duration = Duration::from_millis(250);
 
+/// What a question is sent with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// One connection.
+    Tcp,
+    /// One socket; its datagram is repeated.
+    Udp,
+}
+
 /// A UDP and TCP server on one port, both families, until dropped.
 #[derive(Debug)]
 pub struct Echo {
@@ -24,7 +33,17 @@ pub struct Echo {
 }
 
 impl Echo {
+    /// One that answers with the address alone.
     pub(crate) fn start(place: &Namespace) -> Self {
+        Self::start_with(place, "")
+    }
+
+    /// One that answers `NAME saw ADDRESS`: there is more than one, and the question is also who answered.
+    pub fn named(place: &Namespace, name: &str) -> Self {
+        Self::start_with(place, &format!("{name} saw "))
+    }
+
+    fn start_with(place: &Namespace, prefix: &str) -> Self {
         let (udp, tcp) = place.enter(|| {
             let udp = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).expect("bind a UDP socket");
             let port = udp.local_addr().expect("the UDP socket's address").port();
@@ -35,10 +54,11 @@ impl Echo {
         tcp.set_nonblocking(true).expect("set non-blocking");
         let ended = Arc::new(AtomicBool::new(false));
         let (ended_udp, ended_tcp) = (ended.clone(), ended.clone());
+        let (prefix_udp, prefix_tcp) = (prefix.to_owned(), prefix.to_owned());
         // A socket stays in the namespace it was made in; where its thread runs does not matter.
         let threads = vec![
-            std::thread::spawn(move || while_running(&ended_udp, || answer_udp(&udp))),
-            std::thread::spawn(move || while_running(&ended_tcp, || answer_tcp(&tcp))),
+            std::thread::spawn(move || while_running(&ended_udp, || answer_udp(&udp, &prefix_udp))),
+            std::thread::spawn(move || while_running(&ended_tcp, || answer_tcp(&tcp, &prefix_tcp))),
         ];
         Self { port, ended, threads }
     }
@@ -64,23 +84,23 @@ fn while_running(ended: &AtomicBool, mut once: impl FnMut()) {
     }
 }
 
-fn answer_udp(socket: &UdpSocket) {
+fn answer_udp(socket: &UdpSocket, prefix: &str) {
     let mut buffer = [0; 16];
     if let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-        drop(socket.send_to(seen(peer).as_bytes(), peer));
+        drop(socket.send_to(seen(prefix, peer).as_bytes(), peer));
     }
 }
 
-fn answer_tcp(listener: &TcpListener) {
+fn answer_tcp(listener: &TcpListener, prefix: &str) {
     match listener.accept() {
-        Ok((mut stream, peer)) => drop(stream.write_all(seen(peer).as_bytes())),
+        Ok((mut stream, peer)) => drop(stream.write_all(seen(prefix, peer).as_bytes())),
         Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(10)),
         Err(_) => {}
     }
 }
 
-fn seen(peer: SocketAddr) -> String {
-    peer.ip().to_canonical().to_string()
+fn seen(prefix: &str, peer: SocketAddr) -> String {
+    format!("{prefix}{}", peer.ip().to_canonical())
 }
 
 /// Asks over UDP and TCP from where the calling thread is.
@@ -90,6 +110,14 @@ pub(crate) fn ask(address: IpAddr, port: u16) -> Result<IpAddr, String> {
     let tcp = ask_tcp(there).map_err(|e| format!("TCP to {there}: {e}"))?;
     assert_eq!(udp, tcp, "{there} sees one address over UDP and another over TCP");
     udp.parse().map_err(|e| format!("{there} answered {udp:?}: {e}"))
+}
+
+/// Asks once from where the calling thread is; the answer as it came.
+pub(crate) fn ask_by(protocol: Protocol, there: SocketAddr) -> std::io::Result<String> {
+    match protocol {
+        Protocol::Tcp => ask_tcp(there),
+        Protocol::Udp => ask_udp(there),
+    }
 }
 
 fn ask_udp(there: SocketAddr) -> std::io::Result<String> {

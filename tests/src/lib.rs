@@ -31,17 +31,22 @@
 )]
 
 pub mod bins;
+pub mod cluster;
 pub mod echo;
+pub mod findings;
 pub mod frame;
 pub mod host;
 pub mod internet;
 mod killed;
+pub mod kube_proxy;
 pub mod namespace;
 pub mod plugin;
 pub mod pod;
 pub mod state;
 
+pub use cluster::Cluster;
 pub use echo::Echo;
+pub use findings::Findings;
 pub use host::Host;
 pub use internet::Internet;
 pub use namespace::Namespace;

@@ -4,7 +4,7 @@
 //! such a thread is born in the namespace.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -58,6 +58,11 @@ impl Namespace {
             Arc::new(File::open(&path).unwrap_or_else(|e| panic!("open {path}: {e}")))
         };
         Self { net: open("net"), mnt: open("mnt") }
+    }
+
+    /// Where another mount namespace finds the network namespace, while this process lives.
+    pub(crate) fn net_path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.net.as_raw_fd())
     }
 
     /// Runs `f` inside, in a thread of its own; a panic there goes on here.

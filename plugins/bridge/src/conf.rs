@@ -7,7 +7,7 @@ use libcni::plugin::{self, Command, Environment};
 use libcni::types::{Code, Error, IfName, Mac};
 use serde::Deserialize;
 
-use hostnet::egress::Egress;
+use hostnet::egress::{Beside, Egress};
 
 /// The bridge where the configuration names none, as in the reference.
 const DEFAULT_BRIDGE: &str = "cni0";
@@ -15,7 +15,7 @@ const DEFAULT_BRIDGE: &str = "cni0";
 /// Highest VLAN id that may be used; 4095 is reserved (IEEE 802.1Q).
 const VLAN_MAX: i64 = 4094;
 
-/// bridge's keys as they are written.
+/// bridge's keys as they are written, beside those of [`hostnet::egress`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Raw {
@@ -23,8 +23,6 @@ pub struct Raw {
     is_gateway: bool,
     is_default_gateway: bool,
     force_address: bool,
-    ip_masq: bool,
-    ip_masq_backend: Option<String>,
     mtu: Option<u32>,
     hairpin_mode: bool,
     promisc_mode: bool,
@@ -128,14 +126,14 @@ fn refuse(msg: impl Into<String>) -> Error {
 }
 
 impl plugin::Conf for Conf {
-    type Raw = Raw;
+    type Raw = Beside<Raw>;
 
     /// DEL finds everything by its owner.
     fn for_del(env: &Environment) -> Option<Self> {
-        Self::from_raw(Raw::default(), env).ok()
+        Self::from_raw(Beside::default(), env).ok()
     }
 
-    fn from_raw(raw: Raw, env: &Environment) -> Result<Self, Error> {
+    fn from_raw(Beside { own: raw, egress }: Beside<Raw>, env: &Environment) -> Result<Self, Error> {
         let vlan = vlan_id(raw.vlan)?;
         let trunk = raw.vlan_trunk.as_deref().map(trunk).transpose()?;
         let mac = mac(&raw, env)?;
@@ -150,7 +148,7 @@ impl plugin::Conf for Conf {
             gateway: raw.is_gateway || raw.is_default_gateway,
             default_gateway: raw.is_default_gateway,
             force_address: raw.force_address,
-            egress: Egress::new(raw.ip_masq, raw.ip_masq_backend.as_deref())?,
+            egress: Egress::new(&egress)?,
             mtu: raw.mtu.filter(|mtu| *mtu != 0),
             hairpin: raw.hairpin_mode,
             promiscuous: raw.promisc_mode,

@@ -142,7 +142,7 @@ pub struct Rule {
     pub not_destination: Option<Cidr>,
     /// `--comment`
     pub comment: String,
-    /// `-j`: the chain or the extension that takes over.
+    /// `-j`: the chain or the extension that takes over, and the extension's options.
     pub target: String,
 }
 
@@ -174,7 +174,10 @@ impl Rule {
                 "!" if value == "-d" => rule.not_destination = Some(words.next()?.parse().ok()?),
                 "-m" if value == "comment" => {}
                 "--comment" => rule.comment = value.to_owned(),
-                "-j" => rule.target = value.to_owned(),
+                "-j" => {
+                    rule.target = value.to_owned();
+                    words.by_ref().for_each(|option| rule.target.extend([" ", option]));
+                }
                 _ => return None,
             }
         }
@@ -250,6 +253,9 @@ mod tests {
             assert_eq!(rule.comment, r#"name: "brnet" id: "ctr1""#);
             assert_eq!(rule.removal(), line.replacen("-A", "-D", 1));
         }
+        let snat = "-A X ! -d ff00::/8 -m comment --comment \"a b\" -j SNAT --to-source 2001:db8::1 --random-fully";
+        let rule = Rule::read(snat).unwrap();
+        assert_eq!((rule.to_string().as_str(), &rule.target[..6]), (snat, "SNAT -"));
         let plain = Rule::read("-A X -m comment --comment word -j ACCEPT").unwrap();
         assert_eq!((plain.comment.as_str(), plain.source), ("word", None));
     }

@@ -6,6 +6,7 @@ pub mod bridge;
 pub mod egress;
 pub mod endpoint;
 pub mod error;
+pub mod ifb;
 pub mod ipam;
 pub mod iptables;
 pub mod link;
@@ -20,6 +21,7 @@ pub mod route;
 pub mod spoof_check;
 mod sys;
 pub mod sysctl;
+pub mod tc;
 pub mod undo;
 pub mod veth;
 

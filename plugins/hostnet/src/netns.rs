@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, PROC_SUPER_MAGIC, statfs};
 
 use crate::error::{Error, Result};
@@ -73,6 +73,19 @@ impl Netns {
     /// `/proc` is not there.
     pub fn current() -> Result<Self> {
         Self::open(Path::new(CURRENT))
+    }
+
+    /// A new namespace without a name, which ends with this: to try what the kernel can, where nothing remains of it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn create() -> Result<Self> {
+        let home = Self::current()?;
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::os("create a network namespace", errno as i32))?;
+        let home = Home(home);
+        let made = Self::current();
+        drop(home);
+        made
     }
 
     /// The path by which it was opened.

@@ -1,16 +1,14 @@
 //! The keys of ptp: what may be written ([`Raw`]), and what it means once it is known to be valid ([`Conf`]).
 
-use hostnet::egress::Egress;
+use hostnet::egress::{Beside, Egress};
 use libcni::plugin::{self, Environment};
 use libcni::types::{Code, Error};
 use serde::Deserialize;
 
-/// ptp's keys as they are written.
+/// ptp's keys as they are written, beside those of [`hostnet::egress`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Raw {
-    ip_masq: bool,
-    ip_masq_backend: Option<String>,
     mtu: Option<u32>,
     ipam: RawIpam,
 }
@@ -33,18 +31,17 @@ pub struct Conf {
 }
 
 impl plugin::Conf for Conf {
-    type Raw = Raw;
+    type Raw = Beside<Raw>;
 
     /// DEL finds everything by its owner.
     fn for_del(_env: &Environment) -> Option<Self> {
         Some(Self::default())
     }
 
-    fn from_raw(raw: Raw, _env: &Environment) -> Result<Self, Error> {
+    fn from_raw(Beside { own: raw, egress }: Beside<Raw>, _env: &Environment) -> Result<Self, Error> {
         let ipam = raw.ipam.r#type.filter(|name| !name.is_empty()).ok_or_else(|| {
             Error::new(Code::INVALID_CONFIG, "missing \"ipam.type\": ptp routes addresses, so it needs an IPAM plugin")
         })?;
-        let egress = Egress::new(raw.ip_masq, raw.ip_masq_backend.as_deref())?;
-        Ok(Self { egress, mtu: raw.mtu.filter(|mtu| *mtu != 0), ipam })
+        Ok(Self { egress: Egress::new(&egress)?, mtu: raw.mtu.filter(|mtu| *mtu != 0), ipam })
     }
 }

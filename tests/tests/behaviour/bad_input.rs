@@ -14,7 +14,7 @@ use crate::bridge_conf::{add, of, v4, with};
 use crate::refusal::{
     CONFIG, DECODING, DELEGATE, ENVIRONMENT, FAILED, OWN_NETNS, Row, TEXT, VERSION, row, write_script,
 };
-use crate::tuning_conf;
+use crate::{masquerade_refusals, tuning_conf};
 
 /// What is no document, or one of the wrong types.
 fn documents() -> Vec<Row> {
@@ -356,7 +356,19 @@ fn tunings() -> Vec<Row> {
 
 #[test]
 fn every_refusal_is_an_error_with_its_code_and_changes_nothing() {
-    let groups = [documents, environment, versions, configurations, ranges, delegates, kernel, ptp, stores, tunings];
+    let groups = [
+        documents,
+        environment,
+        versions,
+        configurations,
+        ranges,
+        delegates,
+        kernel,
+        ptp,
+        stores,
+        tunings,
+        masquerade_refusals::rows,
+    ];
     // The groups side by side: most of the time goes into looking at the state.
     let wrong: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = groups.map(|group| scope.spawn(move || refusals(group()))).into();

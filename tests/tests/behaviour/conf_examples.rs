@@ -8,6 +8,7 @@ use serde_json::Value;
 use tests::{Host, Internet, bins};
 
 use crate::bridge_conf::{leases, links, rules};
+use crate::masquerade_examples;
 
 /// What an example promises.
 struct Example {
@@ -76,22 +77,26 @@ const EXAMPLES: [Example; 6] = [
 /// Run where the kernel filters by VLAN (`tests/tests/vlan/gateway.rs`); here it is validated only.
 const IN_THE_MACHINE: [&str; 1] = ["bridge-vlan.conflist"];
 
-fn directory() -> PathBuf {
+pub fn directory() -> PathBuf {
     bins::root().join("conf-examples")
+}
+
+/// All files that some test runs.
+fn covered() -> impl Iterator<Item = &'static str> {
+    EXAMPLES.iter().map(|example| example.file).chain(IN_THE_MACHINE).chain(masquerade_examples::FILES)
 }
 
 #[test]
 fn every_file_is_covered() {
     let files = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let files: BTreeSet<String> = files.collect();
-    let covered = EXAMPLES.iter().map(|example| example.file).chain(IN_THE_MACHINE).map(str::to_owned).collect();
-    assert_eq!(files, covered);
+    assert_eq!(files, covered().map(str::to_owned).collect());
 }
 
 #[test]
 fn every_file_is_valid() {
     let host = Host::new();
-    for file in EXAMPLES.iter().map(|example| example.file).chain(IN_THE_MACHINE) {
+    for file in covered() {
         let path = directory().join(file);
         let outcome = host.cnitool(&directory()).run(&["validate", path.to_str().unwrap()]);
         assert_eq!(outcome.status, Some(0), "{file}\n{outcome}");

@@ -5,6 +5,18 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bandwidth;
+#[cfg(test)]
+mod bandwidth_conf;
+#[cfg(test)]
+mod bandwidth_del;
+#[cfg(test)]
+mod bandwidth_interop;
+#[cfg(test)]
+mod bandwidth_refusal;
+#[cfg(test)]
+mod bandwidth_shape;
+#[cfg(test)]
 mod bridge;
 #[cfg(test)]
 mod bridge_check;
@@ -31,6 +43,12 @@ mod lab;
 #[cfg(test)]
 mod loopback;
 #[cfg(test)]
+mod masquerade_examples;
+#[cfg(test)]
+mod masquerade_keys;
+#[cfg(test)]
+mod masquerade_refusals;
+#[cfg(test)]
 mod mixed_pairs;
 #[cfg(test)]
 mod parallel;
@@ -44,6 +62,12 @@ mod ptp_failed_add;
 mod ptp_interop;
 #[cfg(test)]
 mod refusal;
+#[cfg(test)]
+mod services;
+#[cfg(test)]
+mod services_chained;
+#[cfg(test)]
+mod services_paths;
 #[cfg(test)]
 mod static_ipam;
 #[cfg(test)]

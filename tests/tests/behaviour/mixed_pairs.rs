@@ -14,7 +14,7 @@ use tests::{Host, Plugin, Pod, namespace};
 use crate::bridge_conf::{dual, layer2, leases, links, rules, v4, with};
 
 /// Whether a reference is newer than Debian's 1.1.1: those that speak 1.1.0 know `ipMasqBackend`, too.
-fn is_newer(reference: &Plugin<'_>) -> bool {
+pub fn is_newer(reference: &Plugin<'_>) -> bool {
     reference.version().success()["supportedVersions"].as_array().unwrap().contains(&"1.1.0".into())
 }
 
@@ -44,7 +44,7 @@ fn networks(newer: bool) -> Vec<(&'static str, Value)> {
 
 /// A directory with nft alone. The reference's DEL asks iptables for a chain that the nftables backend never made, and
 /// takes iptables 1.8.9's answer for a failure; where there is no iptables it does not ask.
-fn nft_alone() -> TempDir {
+pub fn nft_alone() -> TempDir {
     let directory = TempDir::new().unwrap();
     let nft = namespace::find("nft").unwrap();
     std::os::unix::fs::symlink(nft, directory.path().join("nft")).unwrap();

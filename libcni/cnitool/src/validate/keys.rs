@@ -19,6 +19,8 @@ enum Shape {
     Number,
     Text,
     List(&'static Shape),
+    /// A string or a list of strings.
+    Texts,
     Object(Keys),
     /// An object with keys of any name.
     Table(&'static Shape),
@@ -26,7 +28,7 @@ enum Shape {
 
 type Keys = &'static [(&'static str, Shape)];
 
-use Shape::{Any, Flag, List, Number, Table, Text};
+use Shape::{Any, Flag, List, Number, Table, Text, Texts};
 
 /// Of a list of plugins. The two flags may be text.
 const LIST: Keys = &[
@@ -54,13 +56,15 @@ const PLUGIN: Keys = &[
 
 const DNS: Keys = &[("nameservers", List(&Text)), ("domain", Text), ("search", List(&Text)), ("options", List(&Text))];
 
+/// Here and in `runtimeConfig.bandwidth`, where the runtime puts them.
+const BANDWIDTH: Keys =
+    &[("ingressRate", Number), ("ingressBurst", Number), ("egressRate", Number), ("egressBurst", Number)];
+
 const BRIDGE: Keys = &[
     ("bridge", Text),
     ("isGateway", Flag),
     ("isDefaultGateway", Flag),
     ("forceAddress", Flag),
-    ("ipMasq", Flag),
-    ("ipMasqBackend", Text),
     ("mtu", Number),
     ("hairpinMode", Flag),
     ("promiscMode", Flag),
@@ -73,7 +77,18 @@ const BRIDGE: Keys = &[
     ("disableContainerInterface", Flag),
 ];
 
-const PTP: Keys = &[("ipMasq", Flag), ("ipMasqBackend", Text), ("mtu", Number)];
+const PTP: Keys = &[("mtu", Number)];
+
+/// Of every plugin that routes a pod: `hostnet::egress` reads them.
+const EGRESS: Keys = &[
+    ("ipMasq", Flag),
+    ("ipMasqBackend", Text),
+    ("ipMasq4", Flag),
+    ("ipMasq6", Flag),
+    ("nonMasqueradeCIDRs", List(&Text)),
+    ("masqRandomFully", Flag),
+    ("masqSourceAddress", Texts),
+];
 
 const TRUNK: Keys = &[("minID", Number), ("maxID", Number), ("id", Number)];
 
@@ -132,6 +147,7 @@ pub fn judge_list(document: &Document, object: &Object, findings: &mut Findings)
 /// Judges the keys of a plugin that stands at `path`, if we know the plugin, and of its `ipam`, if we know that.
 pub fn judge_plugin(document: &Document, path: &str, plugin: &Object, findings: &mut Findings) {
     let known: Option<Keys> = match kind(plugin) {
+        "bandwidth" => Some(BANDWIDTH),
         "bridge" => Some(BRIDGE),
         "loopback" => Some(&[]),
         "ptp" => Some(PTP),
@@ -139,7 +155,8 @@ pub fn judge_plugin(document: &Document, path: &str, plugin: &Object, findings: 
         _ => None,
     };
     if let Some(known) = known {
-        judge(document, path, plugin, &[PLUGIN, known], kind(plugin), findings);
+        let egress = if matches!(kind(plugin), "bridge" | "ptp") { EGRESS } else { &[] };
+        judge(document, path, plugin, &[PLUGIN, known, egress], kind(plugin), findings);
     }
     let Some(Value::Object(ipam)) = libcni::types::json::get(plugin, "ipam") else { return };
     let known: Option<Keys> = match kind(ipam) {
@@ -184,7 +201,8 @@ fn judge_value(document: &Document, path: &str, value: &Value, shape: Shape, who
         | (_, Value::Null)
         | (Flag, Value::Bool(_))
         | (Number, Value::Number(_))
-        | (Text, Value::String(_)) => return,
+        | (Text | Texts, Value::String(_)) => return,
+        (Texts, Value::Array(_)) => return judge_value(document, path, value, List(&Text), whose, findings),
         (List(item), Value::Array(items)) => {
             for (index, value) in items.iter().enumerate() {
                 judge_value(document, &format!("{path}[{index}]"), value, *item, whose, findings);
@@ -205,6 +223,7 @@ fn judge_value(document: &Document, path: &str, value: &Value, shape: Shape, who
         (Number, _) => "a number",
         (Text, _) => "a string",
         (List(_), _) => "a list",
+        (Texts, _) => "a string or a list of strings",
         (Shape::Object(_) | Table(_), _) => "an object",
     };
     findings.error(document, path, format!("{path:?} of {whose} must be {expected}"));

@@ -7,7 +7,7 @@ use crate::node::Node;
 /// A node with the plugins that `validate` knows.
 fn node_to_validate() -> Node {
     let node = Node::new();
-    for name in ["bridge", "host-local", "loopback", "other", "static", "tuning"] {
+    for name in ["bandwidth", "bridge", "host-local", "loopback", "other", "ptp", "static", "tuning"] {
         node.plugin(name, "");
     }
     node
@@ -81,6 +81,26 @@ fn what_is_wrong_with_a_file() {
             "\"mtu\"",
             "error: \"plugins[0].mtu\" of bridge must be a number".into(),
             plugins(r#"{"type":"bridge","mtu":"1460"}"#),
+        ),
+        (
+            "\"masqSourceAddress\"",
+            "error: \"plugins[0].masqSourceAddress\" of ptp must be a string or a list of strings".into(),
+            plugins(r#"{"type":"ptp","masqSourceAddress":{"v4":"192.0.2.1"}}"#),
+        ),
+        (
+            "7",
+            "error: \"plugins[0].masqSourceAddress[1]\" of ptp must be a string".into(),
+            plugins(r#"{"type":"ptp","masqSourceAddress":["192.0.2.1",7]}"#),
+        ),
+        (
+            "\"nonMasqueradeCIDR\"",
+            "warning: unknown key \"nonMasqueradeCIDR\" of bridge, which is ignored; did you mean \"nonMasqueradeCIDRs\"?".into(),
+            plugins(r#"{"type":"bridge","nonMasqueradeCIDR":["10.0.0.0/8"]}"#),
+        ),
+        (
+            "\"egressRate\"",
+            "error: \"plugins[0].egressRate\" of bandwidth must be a number".into(),
+            plugins(r#"{"type":"bandwidth","ingressRate":1000,"egressRate":"10M"}"#),
         ),
         (
             "\"mac_\"",
@@ -262,6 +282,8 @@ fn keys_of(file: &str, name: &str) -> Vec<String> {
 fn every_key_of_our_plugins_is_known() {
     let nulls = |keys: Vec<String>| keys.iter().map(|key| format!(",\"{key}\":null")).collect::<String>();
     let bridge = nulls(keys_of("plugins/bridge/src/conf.rs", "Raw"));
+    let ptp = nulls(keys_of("plugins/ptp/src/conf.rs", "Raw"));
+    let egress = nulls(keys_of("plugins/hostnet/src/egress.rs", "Keys"));
     let trunk = nulls(keys_of("plugins/bridge/src/conf.rs", "RawTrunk"));
     let ipam = nulls(keys_of("ipam/host-local/src/conf.rs", "RawIpam"));
     let range = nulls(keys_of("ipam/host-local/src/conf.rs", "RawRange")).replace(",\"subnet\":null", "");
@@ -271,7 +293,7 @@ fn every_key_of_our_plugins_is_known() {
     node.conf(
         "10-all.conflist",
         &format!(
-            r#"{{"cniVersion":"1.0.0","name":"n","plugins":[{{"type":"bridge"{bridge}}},
+            r#"{{"cniVersion":"1.0.0","name":"n","plugins":[{{"type":"bridge"{bridge}{egress}}},{{"type":"ptp"{ptp}{egress}}},
             {{"type":"bridge","vlanTrunk":[{{"minID":1{trunk}}}],"ipam":{{"type":"host-local"{ipam}}}}},
             {{"type":"bridge","ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.0.0.0/8"{range}}}]]}}}},
             {{"type":"bridge","ipam":{{"type":"static"{fixed}}}}},

@@ -4,8 +4,14 @@
 //! ```text
 //! -A POSTROUTING -s 10.1.2.2/32 -m comment --comment "name: \"NET\" id: \"ID\"" -j CNI-...
 //! -A CNI-... -d 10.1.2.0/24 -m comment --comment ... -j ACCEPT
-//! -A CNI-... ! -d 224.0.0.0/4 -m comment --comment ... -j MASQUERADE
+//! -A CNI-... -d 10.0.0.0/8 -m comment --comment nonMasqueradeCIDRs -j ACCEPT      (where the policy exempts it)
+//! -A CNI-... ! -d 224.0.0.0/4 -m comment --comment ... -j MASQUERADE              (or SNAT, as the policy says)
 //! ```
+//!
+//! The container's interfaces on one network share the chain: whatever they need is in it once, and what the network's
+//! policy says is there as the newest ADD found it. So the rules that come of the policy are told by their comment from
+//! those of an interface, which another's ADD leaves alone. Who is to pass stands before who is changed; the reference
+//! has the second network of a container behind the rule that changes its packets.
 //!
 //! Rules are made by the iptables programs. They are removed over netlink where iptables keeps them
 //! in nf_tables: that needs no process and no understanding of what the rules consist of, and somebody
@@ -15,7 +21,7 @@ use std::net::IpAddr;
 
 use libcni::types::Cidr;
 
-use super::{missing, multicast};
+use super::{Policy, missing, multicast};
 use crate::error::Error;
 use crate::iptables::{Iptables, Rule, Version};
 use crate::nft::{self, Batch, Direction, Expression, Nft, Verdict};
@@ -24,48 +30,59 @@ use crate::owner::Owner;
 const NAT: &str = "nat";
 const POSTROUTING: &str = "POSTROUTING";
 
+const ACCEPT: &str = "ACCEPT";
+
+/// The comment of what is in the chain for an exempt network.
+const EXEMPT: &str = "nonMasqueradeCIDRs";
+
+/// What a container needs in the table of one IP version.
+struct Rules {
+    version: Version,
+    /// The container's own chain, in order.
+    chain: Vec<Rule>,
+    /// To the chain.
+    jumps: Vec<Rule>,
+}
+
 /// Whether the reference would call iptables usable. It asks the IPv4 program alone.
 pub fn is_usable() -> bool {
     Iptables::find(Version::V4).is_ok_and(|iptables| iptables.is_usable())
 }
 
-pub fn add(owner: &Owner, addrs: &[Cidr]) -> Result<(), Error> {
+pub fn add(owner: &Owner, policy: &Policy, addrs: &[Cidr]) -> Result<(), Error> {
     let chain = owner.iptables_chain();
-    by_version(owner, &chain, addrs).into_iter().try_for_each(|(version, wanted)| add_version(version, &chain, &wanted))
+    by_version(owner, &chain, policy, addrs).iter().try_for_each(|rules| add_version(&chain, rules))
 }
 
-fn add_version(version: Version, chain: &str, wanted: &[Rule]) -> Result<(), Error> {
-    let iptables = Iptables::find(version)?;
+fn add_version(chain: &str, rules: &Rules) -> Result<(), Error> {
+    let iptables = Iptables::find(rules.version)?;
     let mut commands = vec![format!("-N {chain}")];
-    commands.extend(wanted.iter().map(Rule::to_string));
+    commands.extend(rules.chain.iter().chain(&rules.jumps).map(Rule::to_string));
     // Nearly always the chain is new. Where it is not, nothing was changed.
     let Err(error) = iptables.restore(NAT, &commands) else { return Ok(()) };
-    let Some(mut present) = iptables.rules(NAT, chain)? else { return Err(error) };
-    present.extend(iptables.rules(NAT, POSTROUTING)?.unwrap_or_default());
-    let missing: Vec<_> = wanted.iter().filter(|rule| !present.contains(rule)).map(Rule::to_string).collect();
-    if missing.is_empty() { Ok(()) } else { iptables.restore(NAT, &missing) }
+    let Some(present) = iptables.rules(NAT, chain)? else { return Err(error) };
+    let jumps = iptables.rules(NAT, POSTROUTING)?.unwrap_or_default();
+    let of_others = present.iter().filter(|rule| is_of_interface(rule) && !rules.chain.contains(rule));
+    let missing = rules.jumps.iter().filter(|rule| !jumps.contains(rule));
+    let mut commands = vec![format!("-F {chain}")];
+    commands.extend(of_others.chain(&rules.chain).chain(missing).map(Rule::to_string));
+    iptables.restore(NAT, &commands)
 }
 
-/// The rules of the versions that have any, each once and in the reference's order.
-fn by_version(owner: &Owner, chain: &str, addrs: &[Cidr]) -> Vec<(Version, Vec<Rule>)> {
+/// The rules of the versions that have any, each once.
+fn by_version(owner: &Owner, chain: &str, policy: &Policy, addrs: &[Cidr]) -> Vec<Rules> {
     let mut all = Vec::new();
     for version in Version::ALL {
-        let mut rules = Vec::new();
-        for addr in addrs.iter().filter(|addr| Version::of(addr) == version) {
-            for rule in rules_for(owner, chain, addr) {
-                if !rules.contains(&rule) {
-                    rules.push(rule);
-                }
-            }
-        }
-        if !rules.is_empty() {
-            all.push((version, rules));
+        let addrs: Vec<_> = addrs.iter().filter(|addr| Version::of(addr) == version).collect();
+        if !addrs.is_empty() {
+            all.push(rules_for(owner, chain, policy, version, &addrs));
         }
     }
     all
 }
 
-fn rules_for(owner: &Owner, chain: &str, addr: &Cidr) -> [Rule; 3] {
+fn rules_for(owner: &Owner, chain: &str, policy: &Policy, version: Version, addrs: &[&Cidr]) -> Rules {
+    let ipv4 = version == Version::V4;
     let rule = |chain: &str, target: &str| Rule {
         chain: chain.to_owned(),
         source: None,
@@ -74,14 +91,42 @@ fn rules_for(owner: &Owner, chain: &str, addr: &Cidr) -> [Rule; 3] {
         comment: owner.iptables_comment(),
         target: target.to_owned(),
     };
-    let multicast = multicast().find(|network| network.is_ipv4() == addr.is_ipv4());
-    // iptables does not print a match of every address.
-    let network = (!addr.is_default()).then(|| addr.network());
-    [
-        Rule { destination: network, ..rule(chain, "ACCEPT") },
-        Rule { not_destination: multicast, ..rule(chain, "MASQUERADE") },
-        Rule { source: Some(Cidr::host(addr.addr())), ..rule(POSTROUTING, chain) },
-    ]
+    let mut rules = Rules { version, chain: Vec::new(), jumps: Vec::new() };
+    for addr in addrs {
+        // iptables does not print a match of every address.
+        let network = (!addr.is_default()).then(|| addr.network());
+        let own = Rule { destination: network, ..rule(chain, ACCEPT) };
+        let jump = Rule { source: Some(Cidr::host(addr.addr())), ..rule(POSTROUTING, chain) };
+        for (rules, rule) in [(&mut rules.chain, own), (&mut rules.jumps, jump)] {
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+    }
+    for network in policy.exempt(ipv4) {
+        rules.chain.push(Rule {
+            destination: Some(network.network()),
+            comment: EXEMPT.to_owned(),
+            ..rule(chain, ACCEPT)
+        });
+    }
+    let multicast = multicast().find(|network| network.is_ipv4() == ipv4);
+    rules.chain.push(Rule { not_destination: multicast, ..rule(chain, &translation(policy, ipv4)) });
+    rules
+}
+
+/// The target that changes the source, and its options as iptables prints them.
+fn translation(policy: &Policy, ipv4: bool) -> String {
+    let mut target = policy.source(ipv4).map_or("MASQUERADE".to_owned(), |source| format!("SNAT --to-source {source}"));
+    if policy.random_fully {
+        target.push_str(" --random-fully");
+    }
+    target
+}
+
+/// Whether a rule of the chain lets packets to the own network of an interface pass.
+fn is_of_interface(rule: &Rule) -> bool {
+    rule.target == ACCEPT && rule.comment != EXEMPT
 }
 
 /// Removes what the nf_tables flavour keeps.
@@ -165,17 +210,29 @@ fn is_kept(source: Option<Cidr>, keep: &[IpAddr]) -> bool {
     source.is_some_and(|source| keep.iter().any(|addr| source.contains(*addr)))
 }
 
-pub fn check(owner: &Owner, addrs: &[Cidr]) -> Result<(), Error> {
+pub fn check(owner: &Owner, policy: &Policy, addrs: &[Cidr]) -> Result<(), Error> {
     let chain = owner.iptables_chain();
-    for (version, wanted) in by_version(owner, &chain, addrs) {
-        let iptables = Iptables::find(version)?;
+    for rules in by_version(owner, &chain, policy, addrs) {
+        let iptables = Iptables::find(rules.version)?;
         let Some(mut present) = iptables.rules(NAT, &chain)? else {
+            let version = rules.version;
             return Err(missing(owner, format!("there is no chain {chain} in table nat for {version:?}")));
         };
+        // Of the policy's rules there must be no more than these, and in this order.
+        let surplus = surplus(&present, &rules.chain).map(Rule::to_string);
         present.extend(iptables.rules(NAT, POSTROUTING)?.unwrap_or_default());
-        if let Some(rule) = wanted.iter().find(|rule| !present.contains(rule)) {
+        if let Some(rule) = rules.chain.iter().chain(&rules.jumps).find(|rule| !present.contains(rule)) {
             return Err(missing(owner, format!("table nat lacks the rule {rule}")));
+        }
+        if let Some(rule) = surplus {
+            return Err(missing(owner, format!("table nat has the rule {rule}, which is not to be there")));
         }
     }
     Ok(())
+}
+
+/// The first rule of the policy that is not where it should be.
+fn surplus<'a>(present: &'a [Rule], wanted: &[Rule]) -> Option<&'a Rule> {
+    let mut wanted = wanted.iter().filter(|rule| !is_of_interface(rule));
+    present.iter().filter(|rule| !is_of_interface(rule)).find(|rule| wanted.next() != Some(rule))
 }

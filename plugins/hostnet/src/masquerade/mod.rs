@@ -1,4 +1,4 @@
-//! `ipMasq`: what a pod sends beyond its own network leaves with the node's address.
+//! `ipMasq`: what a pod sends beyond its own network leaves with the node's address, or with another that is told.
 //!
 //! Two backends make the rules, and both are cleaned up whichever is configured: the configuration may
 //! have changed since ADD, or the other suite may have made the rules. Everything here acts in the
@@ -7,6 +7,7 @@
 mod iptables;
 mod nftables;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -42,18 +43,42 @@ impl FromStr for Backend {
     }
 }
 
+/// How a network masquerades, the same for all its pods. By default as the reference does, and its rules are made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Packets to these networks keep the pod's address, as those to its own network do. Of both IP versions, none of
+    /// them all addresses, in order.
+    pub exempt: BTreeSet<Cidr>,
+    /// What the others get in place of the outgoing interface's address: at most one of each IP version.
+    pub sources: Vec<IpAddr>,
+    /// The port they get is a random one, and not the pod's if that is free.
+    pub random_fully: bool,
+}
+
+impl Policy {
+    /// The networks of one IP version to which packets keep their source.
+    fn exempt(&self, ipv4: bool) -> impl Iterator<Item = &Cidr> {
+        self.exempt.iter().filter(move |network| network.is_ipv4() == ipv4)
+    }
+
+    /// The address that replaces the pod's; `None` is that of the outgoing interface.
+    fn source(&self, ipv4: bool) -> Option<IpAddr> {
+        self.sources.iter().copied().find(|source| source.is_ipv4() == ipv4)
+    }
+}
+
 /// Masquerades what comes from each address and goes outside its network, multicast excepted.
 ///
 /// Without a backend: iptables, and nftables only where iptables does not work and nftables does. To
 /// find out costs a process, so it is tried and asked about afterwards.
 ///
 /// After an error some rules may be there; [`remove`] takes them away.
-pub fn add(owner: &Owner, backend: Option<Backend>, addrs: &[Cidr]) -> Result<(), Error> {
+pub fn add(owner: &Owner, backend: Option<Backend>, policy: &Policy, addrs: &[Cidr]) -> Result<(), Error> {
     match backend {
-        Some(Backend::Iptables) => iptables::add(owner, addrs),
-        Some(Backend::Nftables) => nftables::add(owner, addrs),
-        None => match iptables::add(owner, addrs) {
-            Err(_) if !iptables::is_usable() && Nft::is_usable() => nftables::add(owner, addrs),
+        Some(Backend::Iptables) => iptables::add(owner, policy, addrs),
+        Some(Backend::Nftables) => nftables::add(owner, policy, addrs),
+        None => match iptables::add(owner, policy, addrs) {
+            Err(_) if !iptables::is_usable() && Nft::is_usable() => nftables::add(owner, policy, addrs),
             outcome => outcome,
         },
     }
@@ -88,13 +113,13 @@ pub fn remove_over(nft: &mut Nft, owner: &Owner, keep: &[IpAddr]) -> Result<(), 
 }
 
 /// Compares the rules with what [`add`] makes. Without a backend, either may have made them.
-pub fn check(owner: &Owner, backend: Option<Backend>, addrs: &[Cidr]) -> Result<(), Error> {
+pub fn check(owner: &Owner, backend: Option<Backend>, policy: &Policy, addrs: &[Cidr]) -> Result<(), Error> {
     match backend {
-        Some(Backend::Iptables) => iptables::check(owner, addrs),
-        Some(Backend::Nftables) => nftables::check(owner, addrs),
+        Some(Backend::Iptables) => iptables::check(owner, policy, addrs),
+        Some(Backend::Nftables) => nftables::check(owner, policy, addrs),
         // What is missing is said of the backend that would have made it.
-        None => nftables::check(owner, addrs).or_else(|nft| {
-            iptables::check(owner, addrs).map_err(|iptables| if iptables::is_usable() { iptables } else { nft })
+        None => nftables::check(owner, policy, addrs).or_else(|nft| {
+            iptables::check(owner, policy, addrs).map_err(|iptables| if iptables::is_usable() { iptables } else { nft })
         }),
     }
 }

@@ -14,16 +14,26 @@
 //! }
 //! ```
 //!
+//! A network may ask for more (see [`Policy`]), and each pod still has one rule for each of its addresses:
+//!
+//! ```text
+//! ip saddr 10.1.2.14 ip daddr != 10.1.2.0/24 ip daddr != { 10.0.0.0/8, 192.168.0.0/16 } masquerade fully-random ...
+//! ip saddr 10.1.2.14 ip daddr != 10.1.2.0/24 snat ip to 192.0.2.1 ...
+//! ```
+//!
+//! The networks in braces are a set without a name that goes with its rule, whoever removes that: a rule for each
+//! network would make every pod's packets pass as many more. As in `nft`, a single network needs no set.
+//!
 //! ADD does not read the rules of other pods. So a repeated ADD without DEL leaves a second rule, which
-//! does no harm, and which DEL removes with the first: it removes by comment.
+//! does no harm, and which DEL removes with the first: it removes by comment. CHECK fails if the two differ.
 
 use libcni::types::Cidr;
 
-use super::{missing, multicast};
+use super::{Policy, missing, multicast};
 use crate::error::Error;
 use crate::nft::{
-    Batch, Chain, Direction, Expression, Family, Hook, InetHookNumber, Nft, Operator, Rule, Table, Verdict, address,
-    ip_version, masked_address,
+    Batch, Chain, Direction, Expression, Family, Hook, InetHookNumber, Intervals, Nft, Operator, Rule, Table, Verdict,
+    address, ip_version, load_address, masked_address, octets, read_address,
 };
 use crate::owner::Owner;
 
@@ -39,7 +49,7 @@ const CHECKS_COMMENT: &str = "Masquerade traffic from certain IPs to any (non-mu
 
 type MatchAddress = fn(Direction, Operator, &Cidr) -> Vec<Expression>;
 
-pub fn add(owner: &Owner, addrs: &[Cidr]) -> Result<(), Error> {
+pub fn add(owner: &Owner, policy: &Policy, addrs: &[Cidr]) -> Result<(), Error> {
     let comment = owner.nft_comment();
     Nft::default().settle(|nft| {
         let mut batch = Batch::default();
@@ -51,7 +61,9 @@ pub fn add(owner: &Owner, addrs: &[Cidr]) -> Result<(), Error> {
             }
         }
         for addr in addrs {
-            batch.append_rule(CHECKS, masquerade(addr, address), Some(&comment));
+            let exempt = exempt(policy, addr);
+            let set = needs_set(&exempt).then(|| batch.create_anonymous_set(TABLE, &exempt));
+            batch.append_rule(CHECKS, rule(policy, addr, &exempt, set, address), Some(&comment));
         }
         Ok(batch)
     })
@@ -78,13 +90,41 @@ fn prepare(nft: &mut Nft, batch: &mut Batch, existed: bool) -> Result<(), Error>
     Ok(())
 }
 
-/// `ip saddr ADDR ip daddr != NETWORK masquerade`
-fn masquerade(addr: &Cidr, match_network: MatchAddress) -> Vec<Expression> {
-    let mut rule = ip_version(addr.is_ipv4()).to_vec();
+/// `ip saddr ADDR ip daddr != NETWORK masquerade`, with what the policy adds. `set` looks up the exempt networks.
+fn rule(
+    policy: &Policy,
+    addr: &Cidr,
+    exempt: &Intervals,
+    set: Option<Expression>,
+    match_network: MatchAddress,
+) -> Vec<Expression> {
+    let ipv4 = addr.is_ipv4();
+    let mut rule = ip_version(ipv4).to_vec();
     rule.extend(address(Direction::Source, Operator::Equal, &Cidr::host(addr.addr())));
     rule.extend(match_network(Direction::Destination, Operator::NotEqual, addr));
-    rule.push(Expression::Masquerade);
+    if let Some(network) = exempt.as_network() {
+        rule.extend(match_network(Direction::Destination, Operator::NotEqual, &network));
+    }
+    if let Some(set) = set {
+        rule.extend([load_address(Direction::Destination, ipv4), set]);
+    }
+    let random_fully = policy.random_fully;
+    match policy.source(ipv4) {
+        Some(source) => {
+            rule.extend([Expression::Value(octets(source)), Expression::SourceNat { ipv4, random_fully }]);
+        }
+        None if random_fully => rule.push(Expression::MasqueradeFullyRandom),
+        None => rule.push(Expression::Masquerade),
+    }
     rule
+}
+
+fn exempt(policy: &Policy, addr: &Cidr) -> Intervals {
+    Intervals::of(policy.exempt(addr.is_ipv4()), addr.is_ipv4())
+}
+
+fn needs_set(exempt: &Intervals) -> bool {
+    !exempt.is_empty() && exempt.as_network().is_none()
 }
 
 pub fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), Error> {
@@ -97,7 +137,7 @@ pub fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), Error> {
     })
 }
 
-pub fn check(owner: &Owner, addrs: &[Cidr]) -> Result<(), Error> {
+pub fn check(owner: &Owner, policy: &Policy, addrs: &[Cidr]) -> Result<(), Error> {
     let mut nft = Nft::default();
     let goto = Expression::Verdict(Verdict::Goto(CHECKS.name.to_owned()));
     if !nft.rules(POSTROUTING)?.iter().any(|rule| rule.expressions() == [goto.clone()]) {
@@ -105,13 +145,33 @@ pub fn check(owner: &Owner, addrs: &[Cidr]) -> Result<(), Error> {
     }
     let present: Vec<_> = owned(&mut nft, owner)?.iter().map(Rule::expressions).collect();
     for addr in addrs {
-        // Older nft programs mask whole bytes too.
-        let forms: [MatchAddress; 2] = [address, masked_address];
-        if !forms.iter().any(|form| present.contains(&masquerade(addr, *form))) {
+        let source = Some(Cidr::host(addr.addr()));
+        let is_of_addr = |rule: &&Vec<_>| read_address(rule, Direction::Source, addr.is_ipv4()) == source;
+        let mut rules = present.iter().filter(is_of_addr).peekable();
+        if rules.peek().is_none() {
             return Err(missing(owner, format!("{CHECKS} has no rule for {addr}")));
+        }
+        // A second rule for the address, from an earlier life, must not say something else.
+        for found in rules {
+            if !is_wanted(&mut nft, policy, addr, found)? {
+                return Err(missing(owner, format!("{CHECKS} has a rule for {addr} that says something else")));
+            }
         }
     }
     Ok(())
+}
+
+/// Whether a rule is what [`add`] makes. Older nft programs mask whole bytes too.
+fn is_wanted(nft: &mut Nft, policy: &Policy, addr: &Cidr, found: &[Expression]) -> Result<bool, Error> {
+    let exempt = exempt(policy, addr);
+    let set = found.iter().find(|expression| matches!(expression, Expression::Lookup { .. })).cloned();
+    let same_set = match &set {
+        Some(Expression::Lookup { set, inverted: true, .. }) => nft.elements(TABLE, set)? == exempt.elements(),
+        Some(_) => false,
+        None => !needs_set(&exempt),
+    };
+    let forms: [MatchAddress; 2] = [address, masked_address];
+    Ok(same_set && forms.iter().any(|form| rule(policy, addr, &exempt, set.clone(), *form) == found))
 }
 
 /// The owner's rules. The hashes that the comment begins with are enough: the rest may be cut off.

@@ -8,8 +8,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 
 use super::failure::{BatchError, Failure};
@@ -85,14 +85,31 @@ impl Socket {
     /// # Errors
     /// The kernel's refusal, or an answer that does not parse.
     pub fn get<M: NetlinkSerializable + NetlinkDeserializable>(&mut self, message: M) -> Result<M> {
-        let sequence = self.send(message, NLM_F_REQUEST)?;
+        let answer = self.get_one(message, 0)?;
+        answer.ok_or_else(|| Failure::Answer("the kernel answered nothing".to_owned()))
+    }
+
+    /// The same of traffic control, which answers by a notification: whoever asks gets a copy only with `NLM_F_ECHO`. It
+    /// has none, and no error, for what it does not show; then only the acknowledgement comes.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_echoed<M: NetlinkSerializable + NetlinkDeserializable>(&mut self, message: M) -> Result<Option<M>> {
+        self.get_one(message, NLM_F_ACK | NLM_F_ECHO)
+    }
+
+    fn get_one<M>(&mut self, message: M, flags: u16) -> Result<Option<M>>
+    where
+        M: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let sequence = self.send(message, NLM_F_REQUEST | flags)?;
         loop {
             for frame in self.receive(sequence, sequence)? {
                 let frame = frame?;
                 match frame.answer() {
                     Answer::Done(Err(failure)) => return Err(failure),
-                    Answer::Done(Ok(())) => return Err(Failure::Answer("the kernel answered nothing".to_owned())),
-                    Answer::Message => return frame.parse(),
+                    Answer::Done(Ok(())) => return Ok(None),
+                    Answer::Message => return frame.parse().map(Some),
                     Answer::Noise => {}
                 }
             }

@@ -3,14 +3,25 @@
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NetlinkMessage};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook as HookAttribute, HookNumber, InetHookNumber, NfTablesMessage, RuleAttribute,
-    RuleMessage, TableAttribute, TableMessage,
+    RuleMessage, SetAttribute, SetElementList, SetElementMessage, SetFlags, SetMessage, TableAttribute, TableMessage,
 };
 
+use super::intervals::{Element, Intervals};
 use super::message::Message;
 use super::{Chain, Expression, Table, userdata};
 
 /// `NF_ACCEPT` of linux/netfilter.h, as a chain's policy.
 const ACCEPT: u32 = 1;
+
+/// Elements of a set in one message: the length of their list is 16 bits, and one has 36 bytes.
+const ELEMENTS_MAX: usize = 1000;
+
+/// What the kernel makes a name of for a set without one.
+const ANONYMOUS: &str = "__set%d";
+
+/// What `nft` calls the types of the keys: the kernel does not look at them.
+const TYPE_IPV4_ADDR: u32 = 7;
+const TYPE_IPV6_ADDR: u32 = 8;
 
 /// Where packets come into a base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +65,35 @@ impl Batch {
         let message = NfTablesMessage::NewChain(ChainMessage { attributes });
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         self.push(Message::new(chain.table.family, message), flags, || format!("create chain {chain}"));
+    }
+
+    /// A set without a name, for one rule of this batch, with which it goes. Gives the expression that ends the rule
+    /// for an address in it.
+    pub fn create_anonymous_set(&mut self, table: Table, intervals: &Intervals) -> Expression {
+        // Any number, as long as no two sets of a batch have the same.
+        let id = u32::try_from(self.messages.len()).unwrap_or(u32::MAX);
+        let (key_type, key_len) = if intervals.is_ipv4() { (TYPE_IPV4_ADDR, 4) } else { (TYPE_IPV6_ADDR, 16) };
+        let attributes = vec![
+            SetAttribute::Table(table.name.to_owned()),
+            SetAttribute::Name(ANONYMOUS.to_owned()),
+            SetAttribute::Flags(SetFlags::Anonymous | SetFlags::Constant | SetFlags::Interval),
+            SetAttribute::KeyType(key_type),
+            SetAttribute::KeyLen(key_len),
+            SetAttribute::Id(id),
+        ];
+        let message = NfTablesMessage::NewSet(SetMessage { attributes });
+        self.push(Message::new(table.family, message), NLM_F_CREATE, || format!("create a set in {table}"));
+        for elements in intervals.elements().chunks(ELEMENTS_MAX) {
+            let attributes = vec![
+                SetElementList::Table(table.name.to_owned()),
+                SetElementList::Set(ANONYMOUS.to_owned()),
+                SetElementList::SetId(id),
+                SetElementList::Elements(elements.iter().map(Element::write).collect()),
+            ];
+            let message = NfTablesMessage::NewSetElement(SetElementMessage { attributes });
+            self.push(Message::new(table.family, message), NLM_F_CREATE, || format!("fill a set of {table}"));
+        }
+        Expression::Lookup { set: ANONYMOUS.to_owned(), id: Some(id), inverted: true }
     }
 
     /// A rule at the end of a chain.

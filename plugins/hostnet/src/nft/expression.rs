@@ -5,15 +5,20 @@
 //! keys of maps will need more; then the register becomes a field.)
 
 use netlink_packet_netfilter::nftables::{
-    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Meta, Payload, Register,
-    Verdict as VerdictCode, VerdictAttribute,
+    Bitwise, Cmp, DataAttribute, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta, Payload,
+    Register, Verdict as VerdictCode, VerdictAttribute,
 };
+
+use super::source_nat;
 
 pub use netlink_packet_netfilter::nftables::{MetaKey, Operator};
 
 /// `NF_DROP` and `NF_ACCEPT` of linux/netfilter.h.
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
+
+/// `NFT_LOOKUP_F_INV` of linux/netfilter/nf_tables.h.
+const LOOKUP_INVERTED: u32 = 1;
 
 /// Payload counted from the link header (`NFT_PAYLOAD_LL_HEADER`).
 pub const LINK_HEADER: u32 = 0;
@@ -38,10 +43,30 @@ pub enum Expression {
     Mask(Vec<u8>),
     /// The rule ends here unless the comparison holds.
     Compare(Operator, Vec<u8>),
+    /// Loads this value.
+    Value(Vec<u8>),
+    /// The rule ends here unless what is loaded is in the set, or, `inverted`, is not in it.
+    Lookup {
+        /// The set's name.
+        set: String,
+        /// Its number in the batch that makes it: [`super::Batch::create_anonymous_set`].
+        id: Option<u32>,
+        /// In it, or not in it.
+        inverted: bool,
+    },
     /// Decides.
     Verdict(Verdict),
     /// The source address becomes that of the outgoing interface.
     Masquerade,
+    /// The same, and the source port becomes a random one.
+    MasqueradeFullyRandom,
+    /// The source address becomes what is loaded.
+    SourceNat {
+        /// Which IP version's.
+        ipv4: bool,
+        /// The source port becomes a random one.
+        random_fully: bool,
+    },
     /// An expression that this program never writes, by its name.
     Other(String),
 }
@@ -85,11 +110,23 @@ impl Expression {
                 Cmp::Op(operator),
                 Cmp::Data(DataAttribute::Value(data)),
             ]),
+            Self::Value(value) => Expressions::Immediate(vec![
+                Immediate::DestinationRegister(reg),
+                Immediate::Data(DataAttribute::Value(value)),
+            ]),
+            Self::Lookup { set, id, inverted } => {
+                let mut list = vec![Lookup::Set(set), Lookup::SourceRegister(reg)];
+                list.extend(id.map(Lookup::SetId));
+                list.extend(inverted.then_some(Lookup::Flags(LOOKUP_INVERTED)));
+                Expressions::Lookup(list)
+            }
             Self::Verdict(verdict) => Expressions::Immediate(vec![
                 Immediate::DestinationRegister(Register::Verdict),
                 Immediate::Data(DataAttribute::Verdict(verdict.write())),
             ]),
-            Self::Masquerade => Expressions::Other { expression_type: "masq".to_owned(), attributes: Vec::new() },
+            Self::Masquerade => source_nat::write_masquerade(false),
+            Self::MasqueradeFullyRandom => source_nat::write_masquerade(true),
+            Self::SourceNat { ipv4, random_fully } => source_nat::write(ipv4, random_fully, reg),
             Self::Other(expression_type) => Expressions::Other { expression_type, attributes: Vec::new() },
         };
         expressions.into()
@@ -126,13 +163,11 @@ impl Expression {
             Expressions::Cmp(list) => read_compare(list),
             Expressions::Immediate(list) => find(list, |attribute| match attribute {
                 Immediate::Data(DataAttribute::Verdict(verdict)) => Verdict::read(verdict).map(Self::Verdict),
+                Immediate::Data(DataAttribute::Value(value)) => Some(Self::Value(value)),
                 _ => None,
             }),
-            Expressions::Other { expression_type, attributes }
-                if expression_type == "masq" && attributes.is_empty() =>
-            {
-                Some(Self::Masquerade)
-            }
+            Expressions::Lookup(list) => read_lookup(list),
+            Expressions::Other { expression_type, attributes } => source_nat::read(&expression_type, &attributes),
             _ => None,
         }
     }
@@ -149,6 +184,18 @@ fn read_payload(list: &[Payload]) -> Option<Expression> {
         offset: number(|attribute| if let Payload::Offset(offset) = attribute { Some(*offset) } else { None })?,
         len: number(|attribute| if let Payload::Len(len) = attribute { Some(*len) } else { None })?,
     })
+}
+
+fn read_lookup(list: Vec<Lookup>) -> Option<Expression> {
+    let (mut set, mut inverted) = (None, false);
+    for attribute in list {
+        match attribute {
+            Lookup::Set(name) => set = Some(name),
+            Lookup::Flags(flags) => inverted = flags & LOOKUP_INVERTED != 0,
+            _ => {}
+        }
+    }
+    Some(Expression::Lookup { set: set?, id: None, inverted })
 }
 
 fn read_compare(list: Vec<Cmp>) -> Option<Expression> {

@@ -9,8 +9,8 @@ use libcni::types::{Cidr, Mac};
 use super::expression::{Expression, LINK_HEADER, MetaKey, NETWORK_HEADER, Operator};
 
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6` of linux/netfilter.h.
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
+pub(super) const NFPROTO_IPV4: u8 = 2;
+pub(super) const NFPROTO_IPV6: u8 = 10;
 
 /// Bytes of an interface name in a register (`IFNAMSIZ`).
 const IFNAMSIZ: usize = 16;
@@ -51,6 +51,11 @@ pub fn masked_address(direction: Direction, operator: Operator, cidr: &Cidr) -> 
     let offset = address_offset(direction, cidr.is_ipv4());
     let mask = (0..bytes.len()).map(|index| mask_byte(usize::from(cidr.prefix_len()), index)).collect();
     vec![load(offset, bytes.len()), Expression::Mask(mask), Expression::Compare(operator, bytes)]
+}
+
+/// `ip daddr`: the whole address, for a set to look it up in.
+pub fn load_address(direction: Direction, ipv4: bool) -> Expression {
+    load(address_offset(direction, ipv4), if ipv4 { 4 } else { 16 })
 }
 
 /// The network that a rule compares an address with for equality, in a table of one IP version.
@@ -103,7 +108,8 @@ fn address_offset(direction: Direction, ipv4: bool) -> u32 {
     }
 }
 
-fn octets(addr: IpAddr) -> Vec<u8> {
+/// An address as it stands in a packet.
+pub fn octets(addr: IpAddr) -> Vec<u8> {
     match addr {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),

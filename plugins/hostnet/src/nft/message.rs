@@ -10,11 +10,12 @@ use netlink_packet_core::{
     NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, Parseable,
 };
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage,
+    ChainAttribute, ChainMessage, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetElementList,
+    SetElementMessage,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
-use super::{Chain, Expression, userdata};
+use super::{Chain, Element, Expression, Table, userdata};
 
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_TABLE: u16 = 1;
@@ -23,6 +24,9 @@ const NFTA_RULE_USERDATA: u16 = 7;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE`: the message a rule is listed in.
 const NEWRULE: u16 = 0x0a06;
+
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSETELEM`: the message elements of a set are listed in.
+const NEWSETELEM: u16 = 0x0a0c;
 
 /// `struct nfgenmsg`, before the attributes.
 const HEADER_LEN: usize = 4;
@@ -62,6 +66,11 @@ impl Message {
         Self::new(chain.table.family, NfTablesMessage::GetRule(RuleMessage { attributes }))
     }
 
+    pub(super) fn get_elements(table: Table, set: &str) -> Self {
+        let attributes = vec![SetElementList::Table(table.name.to_owned()), SetElementList::Set(set.to_owned())];
+        Self::new(table.family, NfTablesMessage::GetSetElement(SetElementMessage { attributes }))
+    }
+
     /// As one message of a batch. `flags` are the header's: `NLM_F_CREATE`...
     pub(super) fn with_flags(self, flags: u16) -> NetlinkMessage<Self> {
         let mut header = NetlinkHeader::default();
@@ -74,6 +83,16 @@ impl Message {
             Self::Answer { kind: NEWRULE, payload } => Some(Rule { payload }),
             _ => None,
         }
+    }
+
+    pub(super) fn into_elements(self) -> impl Iterator<Item = Element> {
+        let list = match self {
+            Self::Answer { kind: NEWSETELEM, payload } => {
+                SetElementMessage::parse(payload.get(HEADER_LEN..).unwrap_or_default()).ok()
+            }
+            _ => None,
+        };
+        Element::read_all(list.map(|message| message.attributes).unwrap_or_default())
     }
 }
 

@@ -11,14 +11,19 @@
 
 mod batch;
 mod expression;
+mod intervals;
 mod matches;
 mod message;
 mod names;
+mod source_nat;
 mod userdata;
 
 pub use batch::{Batch, Hook};
 pub use expression::{Expression, MetaKey, Operator, Verdict};
-pub use matches::{Direction, address, ether_source, iifname, ip_version, masked_address, read_address};
+pub use intervals::{Element, Intervals};
+pub use matches::{
+    Direction, address, ether_source, iifname, ip_version, load_address, masked_address, octets, read_address,
+};
 pub use message::Rule;
 pub use names::{Chain, Family, Table};
 pub use netlink_packet_netfilter::nftables::InetHookNumber;
@@ -73,6 +78,18 @@ impl Nft {
         };
         // Kernels before 4.10 do not look at the chain named in the request and list every rule.
         Ok(answers.into_iter().filter_map(Message::into_rule).filter(|rule| rule.is_in(chain)).collect())
+    }
+
+    /// The elements of a set of intervals, in order; none when the set, or its table, is absent.
+    pub fn elements(&mut self, table: Table, set: &str) -> Result<Vec<Element>, Error> {
+        let answers = match self.socket().and_then(|socket| socket.dump(Message::get_elements(table, set))) {
+            Ok(answers) => answers,
+            Err(failure) if failure.errno() == Some(libc::ENOENT) => return Ok(Vec::new()),
+            Err(failure) => return Err(failure.doing(format!("list the set {set} of {table}"))),
+        };
+        let mut elements: Vec<_> = answers.into_iter().flat_map(Message::into_elements).collect();
+        elements.sort();
+        Ok(elements)
     }
 
     /// Makes the changes, all or none. An empty batch asks nothing of the kernel.

@@ -11,3 +11,4 @@ mod lab;
 mod link;
 mod netns;
 mod route;
+mod tc;

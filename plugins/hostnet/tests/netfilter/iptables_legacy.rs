@@ -7,7 +7,7 @@ use hostnet::masquerade::{self, Backend};
 use super::lab::*;
 
 /// Makes `iptables` the legacy one.
-fn legacy(dir: &std::path::Path) {
+pub fn legacy(dir: &std::path::Path) {
     for version in ["iptables", "ip6tables"] {
         for suffix in ["", "-restore", "-save"] {
             symlink("/usr/sbin/xtables-legacy-multi", dir.join(format!("{version}{suffix}"))).unwrap();
@@ -27,9 +27,9 @@ fn rules_are_added_checked_kept_and_removed() {
         masquerade::remove(&eth0, &[]).unwrap();
         assert_eq!(names(), "", "DEL makes no table");
 
-        masquerade::add(&eth0, Some(Backend::Iptables), &first).unwrap();
-        masquerade::add(&eth0, None, &first).unwrap();
-        masquerade::add(&eth1, None, &second).unwrap();
+        masquerade::add(&eth0, Some(Backend::Iptables), &PLAIN, &first).unwrap();
+        masquerade::add(&eth0, None, &PLAIN, &first).unwrap();
+        masquerade::add(&eth1, None, &PLAIN, &second).unwrap();
         assert_eq!(names(), "nat\n");
         assert!(ruleset().is_empty(), "nothing in nf_tables");
         let comment = r#"-m comment --comment "name: \"brnet\" id: \"ctr1\"""#;
@@ -46,11 +46,11 @@ fn rules_are_added_checked_kept_and_removed() {
             format!("-A {chain} ! -d ff00::/8 {comment} -j MASQUERADE"),
         ];
         assert_eq!(iptables_nat(), wanted);
-        masquerade::check(&eth0, None, &first).unwrap();
+        masquerade::check(&eth0, None, &PLAIN, &first).unwrap();
 
         masquerade::remove(&eth0, &[second[0].addr()]).unwrap();
-        masquerade::check(&eth1, Some(Backend::Iptables), &second).unwrap();
-        masquerade::check(&eth0, Some(Backend::Iptables), &first).unwrap_err();
+        masquerade::check(&eth1, Some(Backend::Iptables), &PLAIN, &second).unwrap();
+        masquerade::check(&eth0, Some(Backend::Iptables), &PLAIN, &first).unwrap_err();
         masquerade::remove(&eth1, &[]).unwrap();
         masquerade::remove(&eth1, &[]).unwrap();
         assert_eq!(iptables_nat(), Vec::<String>::new());

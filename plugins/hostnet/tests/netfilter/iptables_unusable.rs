@@ -17,10 +17,10 @@ fn nftables_is_chosen_where_iptables_does_not_work() {
         return;
     }
     in_namespace(|| {
-        masquerade::add(&ctr1(), None, &cidrs(&ADDRS)).unwrap();
-        masquerade::check(&ctr1(), Some(Backend::Nftables), &cidrs(&ADDRS)).unwrap();
-        masquerade::check(&ctr1(), None, &cidrs(&ADDRS)).unwrap();
-        let error = masquerade::add(&ctr1(), Some(Backend::Iptables), &cidrs(&ADDRS)).unwrap_err();
+        masquerade::add(&ctr1(), None, &PLAIN, &cidrs(&ADDRS)).unwrap();
+        masquerade::check(&ctr1(), Some(Backend::Nftables), &PLAIN, &cidrs(&ADDRS)).unwrap();
+        masquerade::check(&ctr1(), None, &PLAIN, &cidrs(&ADDRS)).unwrap();
+        let error = masquerade::add(&ctr1(), Some(Backend::Iptables), &PLAIN, &cidrs(&ADDRS)).unwrap_err();
         assert!(error.to_string().contains("broken (exit status 3)"), "{error}");
         masquerade::remove(&ctr1(), &[]).unwrap();
         assert!(!run("nft", &["list", "ruleset"]).contains("masquerade comment"));
@@ -40,7 +40,7 @@ fn a_refusal_by_an_iptables_that_works_is_an_error() {
         return;
     }
     in_namespace(|| {
-        let error = masquerade::add(&ctr1(), None, &cidrs(&ADDRS)).unwrap_err();
+        let error = masquerade::add(&ctr1(), None, &PLAIN, &cidrs(&ADDRS)).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("change table nat with") && text.ends_with("no such match (exit status 2)"), "{text}");
         assert!(ruleset().is_empty());
@@ -66,7 +66,7 @@ fn removal_starts_no_program() {
     in_namespace(|| {
         masquerade::remove(&ctr1(), &[]).unwrap();
         assert!(!log.exists());
-        masquerade::add(&ctr1(), None, &cidrs(&ADDRS)).unwrap();
+        masquerade::add(&ctr1(), None, &PLAIN, &cidrs(&ADDRS)).unwrap();
         masquerade::remove(&ctr1(), &[]).unwrap();
         assert_eq!(std::fs::read_to_string(&log).unwrap(), "iptables-restore\nip6tables-restore\n");
     });

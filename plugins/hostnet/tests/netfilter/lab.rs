@@ -1,14 +1,19 @@
 //! A network namespace for each test, and the programs that read back what was written: they know
 //! nothing of our code.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use hostnet::Owner;
+use hostnet::masquerade::Policy;
 use libcni::types::Cidr;
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
+
+/// The policy of a network that says nothing but `ipMasq`.
+pub const PLAIN: Policy = Policy { exempt: BTreeSet::new(), sources: Vec::new(), random_fully: false };
 
 /// Runs `test` in a network namespace of its own: it is gone when its thread is. Needs root.
 pub fn in_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {

@@ -11,6 +11,8 @@ mod iptables_unusable;
 #[cfg(test)]
 mod masquerade;
 #[cfg(test)]
+mod masquerade_policy;
+#[cfg(test)]
 mod nft;
 #[cfg(test)]
 mod spoof_check;

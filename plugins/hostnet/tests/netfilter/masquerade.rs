@@ -45,7 +45,7 @@ fn saved_rules() -> Vec<String> {
 }
 
 fn add(backend: Backend, addrs: &[&str]) {
-    masquerade::add(&ctr1(), Some(backend), &cidrs(addrs)).unwrap();
+    masquerade::add(&ctr1(), Some(backend), &PLAIN, &cidrs(addrs)).unwrap();
 }
 
 #[test]
@@ -87,15 +87,15 @@ fn added_checked_and_removed() {
             add(backend, &ADDRS);
             masquerade::remove(&ctr1(), &[]).unwrap();
             let before = ruleset();
-            masquerade::check(&ctr1(), Some(backend), &addrs).unwrap_err();
+            masquerade::check(&ctr1(), Some(backend), &PLAIN, &addrs).unwrap_err();
 
-            masquerade::add(&ctr1(), Some(backend), &addrs).unwrap();
-            masquerade::check(&ctr1(), Some(backend), &addrs).unwrap();
-            masquerade::check(&ctr1(), None, &addrs).unwrap();
-            masquerade::check(&ctr1(), None, &cidrs(&["10.1.2.15/24"])).unwrap_err();
-            masquerade::check(&ctr1(), Some(backend), &cidrs(&["10.1.2.14/16"])).unwrap_err();
+            masquerade::add(&ctr1(), Some(backend), &PLAIN, &addrs).unwrap();
+            masquerade::check(&ctr1(), Some(backend), &PLAIN, &addrs).unwrap();
+            masquerade::check(&ctr1(), None, &PLAIN, &addrs).unwrap();
+            masquerade::check(&ctr1(), None, &PLAIN, &cidrs(&["10.1.2.15/24"])).unwrap_err();
+            masquerade::check(&ctr1(), Some(backend), &PLAIN, &cidrs(&["10.1.2.14/16"])).unwrap_err();
             let other = if backend == Backend::Iptables { Backend::Nftables } else { Backend::Iptables };
-            masquerade::check(&ctr1(), Some(other), &addrs).unwrap_err();
+            masquerade::check(&ctr1(), Some(other), &PLAIN, &addrs).unwrap_err();
             masquerade::remove(&ctr1(), &[]).unwrap();
             masquerade::remove(&ctr1(), &[]).unwrap();
             assert_eq!(ruleset(), before, "{backend:?}");
@@ -119,8 +119,8 @@ fn a_repeated_add_leaves_nothing_behind() {
             add(backend, &ADDRS);
             add(backend, &["10.1.2.15/24"]);
             add(backend, &["10.9.2.15/24"]);
-            masquerade::check(&ctr1(), Some(backend), &cidrs(&ADDRS)).unwrap();
-            masquerade::check(&ctr1(), Some(backend), &cidrs(&["10.9.2.15/24"])).unwrap();
+            masquerade::check(&ctr1(), Some(backend), &PLAIN, &cidrs(&ADDRS)).unwrap();
+            masquerade::check(&ctr1(), Some(backend), &PLAIN, &cidrs(&["10.9.2.15/24"])).unwrap();
             masquerade::remove(&ctr1(), &[]).unwrap();
             assert!(!run("nft", &["list", "ruleset"]).contains("masquerade comment"));
             assert_eq!(iptables_nat(), Vec::<String>::new());
@@ -146,13 +146,13 @@ fn pods_do_not_touch_each_other() {
         in_namespace(|| {
             let (one, two) = (ctr1(), owner("brnet", "ctr2", "eth0"));
             let addrs = cidrs(&ADDRS);
-            masquerade::add(&one, Some(backend), &addrs).unwrap();
+            masquerade::add(&one, Some(backend), &PLAIN, &addrs).unwrap();
             let alone = ruleset();
             // The same addresses: the next pod may have them before the last one's DEL.
-            masquerade::add(&two, Some(backend), &addrs).unwrap();
+            masquerade::add(&two, Some(backend), &PLAIN, &addrs).unwrap();
             masquerade::remove(&two, &[]).unwrap();
             assert_eq!(ruleset(), alone, "{backend:?}");
-            masquerade::check(&one, Some(backend), &addrs).unwrap();
+            masquerade::check(&one, Some(backend), &PLAIN, &addrs).unwrap();
         });
     }
 }
@@ -164,11 +164,11 @@ fn two_interfaces_of_a_pod_on_one_network_share_a_chain() {
     in_namespace(|| {
         let (eth0, eth1) = (ctr1(), owner("brnet", "ctr1", "eth1"));
         let (first, second) = (cidrs(&["10.1.2.14/24"]), cidrs(&["10.1.2.15/24", "2001:db8:1::f/64"]));
-        masquerade::add(&eth0, Some(Backend::Iptables), &first).unwrap();
-        masquerade::add(&eth1, Some(Backend::Iptables), &second).unwrap();
+        masquerade::add(&eth0, Some(Backend::Iptables), &PLAIN, &first).unwrap();
+        masquerade::add(&eth1, Some(Backend::Iptables), &PLAIN, &second).unwrap();
         masquerade::remove(&eth1, &[first[0].addr()]).unwrap();
-        masquerade::check(&eth0, Some(Backend::Iptables), &first).unwrap();
-        masquerade::check(&eth1, Some(Backend::Iptables), &second).unwrap_err();
+        masquerade::check(&eth0, Some(Backend::Iptables), &PLAIN, &first).unwrap();
+        masquerade::check(&eth1, Some(Backend::Iptables), &PLAIN, &second).unwrap_err();
         assert!(!iptables_nat().iter().any(|rule| rule.contains("10.1.2.15") || rule.contains("2001:db8")));
         masquerade::remove(&eth0, &[]).unwrap();
         assert_eq!(iptables_nat(), Vec::<String>::new());
@@ -240,8 +240,8 @@ fn fifty_at_once() {
                     scope.spawn(move || {
                         let owner = owner("brnet", &format!("pod{pod}"), "eth0");
                         let addrs = cidrs(&[&format!("10.1.2.{pod}/24"), &format!("2001:db8::{pod}/64")]);
-                        masquerade::add(&owner, Some(backend), &addrs).unwrap();
-                        masquerade::check(&owner, Some(backend), &addrs).unwrap();
+                        masquerade::add(&owner, Some(backend), &PLAIN, &addrs).unwrap();
+                        masquerade::check(&owner, Some(backend), &PLAIN, &addrs).unwrap();
                         if pod % 2 == 0 {
                             masquerade::remove(&owner, &[]).unwrap();
                         }
@@ -264,7 +264,7 @@ fn fifty_at_once() {
 #[test]
 fn the_backend_nobody_chose_is_iptables() {
     in_namespace(|| {
-        masquerade::add(&ctr1(), None, &cidrs(&ADDRS)).unwrap();
+        masquerade::add(&ctr1(), None, &PLAIN, &cidrs(&ADDRS)).unwrap();
         assert_eq!(iptables_nat(), saved_rules());
         assert!(!run("nft", &["list", "tables"]).contains("cni_plugins_masquerade"));
     });
@@ -293,11 +293,11 @@ fn mixed_with(dir: &Path) {
                 if backend == Backend::Nftables && !run("nft", &["list", "tables"]).contains("cni_plugins") {
                     return; // a reference older than ipMasqBackend
                 }
-                masquerade::check(&ctr1(), Some(backend), &addrs).unwrap();
-                masquerade::check(&ctr1(), None, &addrs).unwrap();
+                masquerade::check(&ctr1(), Some(backend), &PLAIN, &addrs).unwrap();
+                masquerade::check(&ctr1(), None, &PLAIN, &addrs).unwrap();
                 masquerade::remove(&ctr1(), &[]).unwrap();
                 nothing_left("their ADD, our DEL");
-                masquerade::add(&ctr1(), Some(backend), &addrs).unwrap();
+                masquerade::add(&ctr1(), Some(backend), &PLAIN, &addrs).unwrap();
                 assert_eq!((sorted_ruleset(), iptables_nat()), theirs);
                 // Beside iptables 1.8.9 their DEL of nftables rules complains about iptables, having removed them.
                 reference_bridge(dir, "DEL", pod, &keys);
@@ -307,11 +307,11 @@ fn mixed_with(dir: &Path) {
         // Their table made by us, from nothing.
         in_namespace(|| {
             with_pod(|pod| {
-                masquerade::add(&ctr1(), Some(backend), &addrs).unwrap();
+                masquerade::add(&ctr1(), Some(backend), &PLAIN, &addrs).unwrap();
                 masquerade::remove(&ctr1(), &[]).unwrap();
                 let (status, result) = reference_bridge(dir, "ADD", pod, &keys);
                 assert_eq!(status, Some(0), "{result}");
-                masquerade::check(&ctr1(), None, &addrs).unwrap();
+                masquerade::check(&ctr1(), None, &PLAIN, &addrs).unwrap();
             });
         });
     }
