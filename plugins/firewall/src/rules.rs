@@ -53,6 +53,9 @@ impl<'a> Rules<'a> {
                     undo.push(format!("remove the source {source}"), move || remover.remove_source(zone, source));
                     firewalld.add_source(zone, source)?;
                 }
+                // Those of an ADD from before firewalld came: DEL would not ask it where it finds rules of the pod.
+                let (_, errors) = remove(&pod.tag(), &|tag| tag == pod.tag(), &[]);
+                errors.into_iter().next().map_or(Ok(()), Err)?;
                 if self.conf.policy != Policy::Open {
                     return Self { policy_only: true, ..self }.add(Backend::of_rules(), undo);
                 }
