@@ -73,14 +73,18 @@ pub fn add<'a>(pod: &'a Pod, zone: &'a str, undo: &mut Undo<'a>) -> Result<(), E
     let firewalld = Firewalld::connect()?;
     for address in pod.addresses.iter().copied() {
         let (remover, cidr) = (firewalld.clone(), Cidr::host(address));
-        // First, so that also what is done after a deadline is undone.
-        undo.push(format!("remove the source {cidr}"), move || remover.remove_source(zone, cidr));
-        firewalld.add_source(zone, cidr)?;
+        // First, so that the DEL of an ADD that was killed, which has no result, finds it.
+        let before = Source::read(&Source::path(address));
         let source = Source { address, zone: zone.to_owned(), tag: pod.tag() };
         if let Err(error) = source.write() {
             eprintln!("firewall: {error}; going on without");
         }
-        undo.push(format!("forget the source {cidr}"), move || Source::forget(address));
+        undo.push(format!("forget the source {cidr}"), move || {
+            before.map_or_else(|| Source::forget(address), |before| before.write())
+        });
+        // Also what is done after a deadline is undone.
+        undo.push(format!("remove the source {cidr}"), move || remover.remove_source(zone, cidr));
+        firewalld.add_source(zone, cidr)?;
     }
     Ok(())
 }
@@ -103,6 +107,12 @@ pub fn check(pod: &Pod, zone: &str) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether it is written down that the pod's addresses are its own sources: the reference writes nothing.
+pub fn are_of(pod: &Pod) -> bool {
+    let owner = |address: &IpAddr| Source::read(&Source::path(*address)).map(|source| source.tag);
+    pod.addresses.iter().all(|address| owner(address) == Some(pod.tag()))
 }
 
 /// Removes the sources of the owners that `is_gone` says so of, by their tag, and those of these addresses in `zone` that

@@ -382,6 +382,10 @@ fn a_late_del_leaves_the_source_of_the_pod_that_has_the_address_now() {
             ours(host).del(late, &old, "eth0").success();
             assert_eq!(firewalld.sources("trusted"), SOURCES);
         }
+        // An ADD that fails gives the address back to its owner.
+        let refused = with(&conf, json!({"firewalldZone": "nowhere"}));
+        ours(host).add(&refused, &old, "eth0").failure();
+        ours(host).check(&conf, &new, "eth0").success();
         // Without a result, and with a configuration that has another zone by now, or another backend.
         let changed = json!({"prevResult": null, "firewalldZone": "public", "backend": "iptables"});
         ours(host).del(with(&conf, changed), &new, "eth0").success();
@@ -428,4 +432,21 @@ fn sources_without_a_place_for_their_owners() {
     ours(&host).check(&conf, &pod, "eth0").success();
     ours(&host).del(&conf, &pod, "eth0").success();
     assert!(firewalld.sources("trusted").is_empty());
+}
+
+/// A DEL after an ADD that was killed has no result.
+#[test]
+fn killed_anywhere_on_the_way_to_firewalld() {
+    let host = Host::new();
+    let bus = Bus::start(&host);
+    let firewalld = StandIn::start(&bus);
+    let pod = host.pod();
+    let conf = conf(&dual(&pod), json!({}));
+    let mut call = 1;
+    while ours(&host).killed_at(call, "ADD", &conf, &pod, "eth0") {
+        ours(&host).del(with(&conf, json!({"prevResult": null})), &pod, "eth0").success();
+        assert!(firewalld.sources("trusted").is_empty(), "killed at call {call}");
+        call += 7;
+    }
+    assert_eq!(firewalld.sources("trusted"), SOURCES);
 }
