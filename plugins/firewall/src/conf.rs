@@ -32,6 +32,11 @@ const RESERVED: [&str; 12] = [
     iptables::STAGE_2,
 ];
 
+/// The targets of iptables' extensions, after which it calls no chain: those of its manual iptables-extensions(8).
+const TARGETS: &str = " AUDIT CHECKSUM CLASSIFY CLUSTERIP CONNMARK CONNSECMARK CT DNAT DNPT DSCP ECN HL HMARK IDLETIMER LED LOG MARK \
+     MASQUERADE NETMAP NFLOG NFQUEUE NOTRACK RATEEST REDIRECT REJECT SECMARK SET SNAT SNPT SYNPROXY TCPMSS TCPOPTSTRIP TEE TOS \
+     TPROXY TRACE TTL ULOG ";
+
 /// firewall's keys as they are written.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -101,7 +106,7 @@ fn chain(name: String) -> Result<String, Error> {
         "a chain's name has 28 characters at most"
     } else if !plain || name.starts_with('-') {
         "a chain's name here is of letters, digits and - _ . : + / @, and does not begin with -"
-    } else if RESERVED.contains(&name.as_str()) {
+    } else if RESERVED.contains(&name.as_str()) || TARGETS.contains(&format!(" {name} ")) {
         "this name has a meaning of its own"
     } else {
         return Ok(name);

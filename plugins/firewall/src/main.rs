@@ -8,7 +8,7 @@
 //!
 //! DEL removes the rules of the pod's addresses, by their owner and in whatever backend they are, and the sources of the
 //! zone. What pods share stays, the rules of policies too: they are of a bridge, and the newest ADD says which it has. GC
-//! removes rules of attachments that are no more.
+//! removes rules and sources of attachments that are no more.
 
 mod backend;
 mod bridge;
@@ -20,6 +20,7 @@ mod nftables;
 mod pod;
 mod policy;
 mod rules;
+mod sources;
 
 use std::process::ExitCode;
 
@@ -67,11 +68,10 @@ impl Plugin for Firewall {
         let pod = Pod::of(req, &result);
         let _lock = lock::take();
         let (found, mut errors) = rules::remove(&pod.tag(), &|tag| tag == pod.tag(), &pod.addresses);
-        let (conf, is_named) = (req.conf(), req.conf().backend == Some(Backend::Firewalld));
-        if is_named || !found {
-            // firewalld takes long for each question, and what had rules of its own is no source.
-            errors.extend(rules::remove_sources(&conf.zone, &pod.addresses, is_named));
-        }
+        let is_named = req.conf().backend == Some(Backend::Firewalld);
+        // firewalld takes long for each question, and what had rules of its own is no source that nobody owns.
+        let unowned = if is_named || !found { pod.addresses.as_slice() } else { &[] };
+        errors.extend(sources::remove(&|tag| tag == pod.tag(), &req.conf().zone, unowned, is_named));
         Error::join(errors.into_iter().map(Error::from).collect())
     }
 
@@ -94,7 +94,8 @@ impl Plugin for Firewall {
         let tags: Vec<String> = tags.collect();
         let is_gone = |tag: &str| tag.starts_with(&of_network) && !tags.iter().any(|valid| valid == tag);
         let _lock = lock::take();
-        let (_, errors) = rules::remove(&of_network, &is_gone, &[]);
+        let (_, mut errors) = rules::remove(&of_network, &is_gone, &[]);
+        errors.extend(sources::remove(&is_gone, &network.conf().zone, &[], false));
         Error::join(errors.into_iter().map(Error::from).collect())
     }
 

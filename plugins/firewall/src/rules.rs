@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use hostnet::iptables::{Iptables, Version};
 use hostnet::nft::Nft;
 use hostnet::{Error, Undo};
-use libcni::types::Cidr;
 
 use crate::backend::Backend;
 use crate::bridge::Bridge;
@@ -13,7 +12,7 @@ use crate::conf::Conf;
 use crate::firewalld::Firewalld;
 use crate::pod::Pod;
 use crate::policy::Policy;
-use crate::{iptables, nftables};
+use crate::{iptables, nftables, sources};
 
 /// What shall be there.
 #[derive(Clone, Copy)]
@@ -46,13 +45,7 @@ impl<'a> Rules<'a> {
                 self.bridge.map_or(Ok(()), |bridge| iptables::forget_policy(&bridge.name))
             }
             Backend::Firewalld => {
-                let firewalld = Firewalld::connect()?;
-                for source in sources(&pod.addresses) {
-                    let (remover, zone) = (firewalld.clone(), &self.conf.zone);
-                    // First, so that also what is done after a deadline is undone.
-                    undo.push(format!("remove the source {source}"), move || remover.remove_source(zone, source));
-                    firewalld.add_source(zone, source)?;
-                }
+                sources::add(pod, &self.conf.zone, undo)?;
                 if self.conf.policy != Policy::Open {
                     return Self { policy_only: true, ..self }.add(Backend::of_rules(), undo);
                 }
@@ -69,14 +62,7 @@ impl<'a> Rules<'a> {
             Backend::Iptables => iptables::check(self),
             Backend::Nftables => nftables::check(self),
             Backend::Firewalld => {
-                let firewalld = Firewalld::connect()?;
-                let zone = &self.conf.zone;
-                for source in sources(&self.pod.addresses) {
-                    if !firewalld.has_source(zone, source)? {
-                        let what = format!("failed to find the address {source} in {zone} zone");
-                        return Err(Error::other("check the sources of firewalld", what));
-                    }
-                }
+                sources::check(self.pod, &self.conf.zone)?;
                 if self.conf.policy == Policy::Open {
                     return Ok(());
                 }
@@ -84,10 +70,6 @@ impl<'a> Rules<'a> {
             }
         }
     }
-}
-
-fn sources(addresses: &[IpAddr]) -> impl Iterator<Item = Cidr> {
-    addresses.iter().map(|address| Cidr::host(*address))
 }
 
 /// Removes what [`Rules::add`] made for pods: the rules of the owners that `is_gone` says so of by their tag, in whatever
@@ -109,19 +91,6 @@ pub fn remove(words: &str, is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr])
 /// What came of nf_tables; where the kernel has none, nothing was there.
 fn where_nft<T>(outcome: Result<T, Error>, nothing: T) -> Result<T, Error> {
     outcome.or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(nothing) })
-}
-
-/// Takes a pod's addresses out of a zone of firewalld. One that does not run has forgotten them; if the configuration
-/// names it (`is_named`), it is an error when the bus does not say so. All is tried.
-pub fn remove_sources(zone: &str, addresses: &[IpAddr], is_named: bool) -> Vec<Error> {
-    if addresses.is_empty() || !(is_named || Firewalld::is_running()) {
-        return Vec::new();
-    }
-    let firewalld = match Firewalld::connect() {
-        Ok(firewalld) => firewalld,
-        Err(error) => return vec![error],
-    };
-    sources(addresses).filter_map(|source| firewalld.remove_source(zone, source).err()).collect()
 }
 
 /// Why a backend does not work on this node.

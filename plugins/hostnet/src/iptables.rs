@@ -45,9 +45,7 @@ impl Version {
         nft::Table { family, name }
     }
 
-    /// Whether the legacy flavour has this table in the current network namespace. To ask `iptables`
-    /// itself would make the table.
-    pub fn has_legacy(self, table: &str) -> bool {
+    fn has_legacy(self, table: &str) -> bool {
         let file = match self {
             Self::V4 => "/proc/thread-self/net/ip_tables_names",
             Self::V6 => "/proc/thread-self/net/ip6_tables_names",
@@ -73,9 +71,14 @@ impl Iptables {
         Self::find_named(version.program())
     }
 
-    /// The programs of the legacy flavour, where they have a name of their own; else as [`Self::find`].
-    pub fn find_legacy(version: Version) -> Result<Self, Error> {
-        Self::find_named(&format!("{}-legacy", version.program())).or_else(|_| Self::find(version))
+    /// The programs for a table that the legacy flavour has in the current network namespace: those with its name, else as
+    /// [`Self::find`]. `None` where it has no such table; to ask `iptables` itself would make it. `None`, too, where there
+    /// are no programs: then a container with its own, kube-proxy's for one, made the table, and nothing in it is ours.
+    pub fn get_legacy(version: Version, table: &str) -> Option<Self> {
+        if !version.has_legacy(table) {
+            return None;
+        }
+        Self::find_named(&format!("{}-legacy", version.program())).or_else(|_| Self::find(version)).ok()
     }
 
     fn find_named(name: &str) -> Result<Self, Error> {
@@ -89,11 +92,19 @@ impl Iptables {
         listed.is_ok_and(|output| matches!(output.code, Some(0 | 1)))
     }
 
-    /// Whether the program is known to keep its rules in nf_tables, where they can be read without it. Its name says
-    /// so, behind all links: `xtables-nft-multi`. A script in its place says nothing.
+    /// Whether the program keeps its rules in nf_tables, where they can be read without it. Its name says so, behind all
+    /// links: `xtables-nft-multi`, `xtables-legacy-multi`. The scripts in its place that some nodes have, and that choose
+    /// one of the two, are run to find out.
     pub fn is_nft(&self) -> bool {
-        let target = self.restore.canonicalize();
-        target.is_ok_and(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("nft")))
+        let target = self.restore.canonicalize().unwrap_or_default();
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        match (name.contains("nft"), name.contains("legacy")) {
+            (true, _) => true,
+            (false, true) => false,
+            // "iptables v1.8.9 (nf_tables)"; before 1.8 there was nothing in brackets.
+            (false, false) => process::run(&self.iptables, &["--version"], b"")
+                .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("(nf_tables)")),
+        }
     }
 
     /// Applies commands (`-N CHAIN`, `-A CHAIN ...`), all or none, to one table.

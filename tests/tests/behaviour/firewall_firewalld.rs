@@ -367,3 +367,86 @@ fn packets_pass_debians_firewalld() {
     ours(&host).del(&conf, &pod, "eth0").success();
     assert!(matches!(asks(), (Err(_), Err(_))));
 }
+
+/// F1, F13: sources have owners as rules have.
+#[test]
+fn a_late_del_leaves_the_source_of_the_pod_that_has_the_address_now() {
+    each(|host, firewalld| {
+        let (old, new) = (host.pod(), host.pod());
+        let conf = conf(&dual(&old), json!({}));
+        ours(host).add(&conf, &old, "eth0").success();
+        ours(host).add(&conf, &new, "eth0").success();
+        ours(host).check(&conf, &new, "eth0").success();
+        assert_says(&ours(host).check(&conf, &old, "eth0").failure(), &["10.0.0.2/32", "belongs to"]);
+        for late in [&conf, &with(&conf, json!({"prevResult": null}))] {
+            ours(host).del(late, &old, "eth0").success();
+            assert_eq!(firewalld.sources("trusted"), SOURCES);
+        }
+        // An ADD that fails gives the address back to its owner.
+        let refused = with(&conf, json!({"firewalldZone": "nowhere"}));
+        ours(host).add(&refused, &old, "eth0").failure();
+        ours(host).check(&conf, &new, "eth0").success();
+        // Without a result, and with a configuration that has another zone by now, or another backend.
+        let changed = json!({"prevResult": null, "firewalldZone": "public", "backend": "iptables"});
+        ours(host).del(with(&conf, changed), &new, "eth0").success();
+        assert!(firewalld.sources("trusted").is_empty());
+        assert!(!host.enter(|| std::fs::read_dir("/run/cni/firewalld").unwrap().any(|_| true)));
+    });
+}
+
+#[test]
+fn gc_removes_the_sources_that_are_nobodys_on_its_network_alone() {
+    let host = Host::new();
+    let bus = Bus::start(&host);
+    let firewalld = StandIn::start(&bus);
+    let (keep, lost, elsewhere) = (host.pod(), host.pod(), host.pod());
+    let of = |name: &str, pod: &Pod, number: u8| {
+        let result = json!({"cniVersion": "1.1.0", "ips": [{"address": format!("10.0.0.{number}/24")}]});
+        ours(&host).add(conf(&result, json!({"cniVersion": "1.1.0", "name": name})), pod, "eth0").success();
+    };
+    of("net", &keep, 2);
+    of("net", &lost, 3);
+    of("other", &elsewhere, 4);
+    let gc = |valid: Value| {
+        let conf = json!({"cniVersion": "1.1.0", "name": "net", "type": "firewall"});
+        ours(&host).gc(with(&conf, valid)).success();
+        firewalld.sources("trusted")
+    };
+    assert_eq!(gc(json!({})).len(), 3);
+    let valid = json!({"cni.dev/valid-attachments": [{"containerID": keep.id(), "ifname": "eth0"}]});
+    assert_eq!(gc(valid), ["10.0.0.2/32", "10.0.0.4/32"]);
+    assert_eq!(gc(json!({"cni.dev/valid-attachments": []})), ["10.0.0.4/32"]);
+}
+
+/// What cannot be written down is a source all the same.
+#[test]
+fn sources_without_a_place_for_their_owners() {
+    let host = Host::new();
+    let bus = Bus::start(&host);
+    let firewalld = StandIn::start(&bus);
+    let pod = host.pod();
+    host.run("mkdir -p /run/cni");
+    host.run("touch /run/cni/firewalld");
+    let conf = conf(&dual(&pod), json!({}));
+    ours(&host).add(&conf, &pod, "eth0").success();
+    ours(&host).check(&conf, &pod, "eth0").success();
+    ours(&host).del(&conf, &pod, "eth0").success();
+    assert!(firewalld.sources("trusted").is_empty());
+}
+
+/// A DEL after an ADD that was killed has no result.
+#[test]
+fn killed_anywhere_on_the_way_to_firewalld() {
+    let host = Host::new();
+    let bus = Bus::start(&host);
+    let firewalld = StandIn::start(&bus);
+    let pod = host.pod();
+    let conf = conf(&dual(&pod), json!({}));
+    let mut call = 1;
+    while ours(&host).killed_at(call, "ADD", &conf, &pod, "eth0") {
+        ours(&host).del(with(&conf, json!({"prevResult": null})), &pod, "eth0").success();
+        assert!(firewalld.sources("trusted").is_empty(), "killed at call {call}");
+        call += 7;
+    }
+    assert_eq!(firewalld.sources("trusted"), SOURCES);
+}

@@ -4,6 +4,7 @@
 use serde_json::json;
 use tests::dbus::Bus;
 use tests::firewalld::{Firewalld as _, StandIn};
+use tests::plugin::with_prev_result;
 use tests::{Internet, Pod};
 
 use crate::firewall_conf::{FLAVOURS, Net, Node, addresses, net, reaches};
@@ -212,8 +213,17 @@ fn a_policy_beside_firewalld() {
     assert!(!reaches(&one, &addresses(&results[1])) && !reaches(&internet, &addresses(&results[0])));
     assert!(reaches(&one, &[Internet::V4.to_owned(), Internet::V6.to_owned()]));
     node.check(&net, &one, &results[0]).success();
-    node.iptables("iptables -F CNI-ISOLATION-STAGE-2");
+    let port = results[0]["interfaces"][1]["name"].as_str().unwrap();
+    node.host.run(&format!("ip link set {port} type bridge_slave isolated off"));
     node.check(&net, &one, &results[0]).failure();
+    node.host.run(&format!("ip link set {port} type bridge_slave isolated on"));
+    node.check(&net, &one, &results[0]).success();
+    for stage in [2, 1] {
+        node.iptables(&format!("iptables -D CNI-ISOLATION-STAGE-{stage} 1"));
+        node.check(&net, &one, &results[0]).failure();
+        node.firewall().add(with_prev_result(&net.firewall, &results[0]), &one, "eth0").success();
+        node.check(&net, &one, &results[0]).success();
+    }
     for (pod, result) in [(&one, &results[0]), (&two, &results[1])] {
         node.del(&net, pod, result);
     }

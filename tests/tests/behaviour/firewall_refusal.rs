@@ -77,6 +77,7 @@ fn rows() -> Vec<Row> {
         firewall("an admin chain with an exclamation mark", CONFIG, "!X", admin("!X")),
         firewall("an admin chain of 29 bytes", CONFIG, "28", admin("a2345678901234567890123456789")),
         firewall("an admin chain that accepts", CONFIG, "ACCEPT", admin("ACCEPT")),
+        firewall("an admin chain that is a target", CONFIG, "REJECT", admin("REJECT")),
         firewall("an admin chain that is FORWARD", CONFIG, "FORWARD", admin("FORWARD")),
         firewall("an admin chain that is ours", CONFIG, "CNI-FORWARD", admin("CNI-FORWARD")),
         firewall("an admin chain of letters beyond ASCII", CONFIG, "é", admin("é")),

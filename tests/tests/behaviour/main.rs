@@ -49,6 +49,8 @@ mod firewall_interop;
 #[cfg(test)]
 mod firewall_kube;
 #[cfg(test)]
+mod firewall_node;
+#[cfg(test)]
 mod firewall_owner;
 #[cfg(test)]
 mod firewall_policy;

@@ -54,18 +54,14 @@ impl Filter {
         Self { version, program: None, source: Source::Nft(Nft::default()) }
     }
 
-    /// What the legacy flavour has. `None` where it has no such table: to ask it would make the table.
+    /// What the legacy flavour has. `None` where it has no such table, or no programs.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// It cannot list the table.
     pub fn in_legacy(version: Version) -> Result<Option<Self>, Error> {
-        if !version.has_legacy(FILTER) {
+        let Some(program) = Iptables::get_legacy(version, FILTER).filter(|program| !program.is_nft()) else {
             return Ok(None);
-        }
-        let program = Iptables::find_legacy(version)?;
-        if program.is_nft() {
-            return Ok(None);
-        }
+        };
         let source = Source::Lines(program.list_table(FILTER)?);
         Ok(Some(Self { version, program: Some(program), source }))
     }

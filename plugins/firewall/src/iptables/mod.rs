@@ -29,6 +29,7 @@ use rule::Rule;
 
 use crate::policy::Policy;
 use crate::rules::Rules;
+use crate::sources;
 
 /// The chain with the pods' rules.
 pub const CNI_FORWARD: &str = "CNI-FORWARD";
@@ -193,8 +194,8 @@ impl Rules<'_> {
     /// The inner error is what is wrong.
     fn compare(&self, version: Version, filter: &mut Filter) -> Result<Result<(), String>, Error> {
         let forward = filter.rules(FORWARD, &Wanted::all())?;
-        // Nothing says whether we or the reference made rules of a policy alone.
-        let mut strict = false;
+        // Whether we or the reference made the rules of a policy is said by those of the pod.
+        let mut strict = self.policy_only && sources::are_of(self.pod);
         if !self.policy_only {
             let admin = &self.conf.admin_chain;
             let addresses: Vec<IpAddr> = self.addresses(version).collect();

@@ -183,15 +183,14 @@ pub fn remove_legacy(owner: &Owner, keep: &[IpAddr]) -> Result<(), Error> {
     let chain = owner.iptables_chain();
     let mut outcome = Ok(());
     for version in Version::ALL {
-        if version.has_legacy(NAT) {
-            outcome = outcome.and(remove_legacy_version(version, &chain, keep));
+        if let Some(iptables) = Iptables::get_legacy(version, NAT) {
+            outcome = outcome.and(remove_legacy_version(&iptables, &chain, keep));
         }
     }
     outcome
 }
 
-fn remove_legacy_version(version: Version, chain: &str, keep: &[IpAddr]) -> Result<(), Error> {
-    let iptables = Iptables::find_legacy(version)?;
+fn remove_legacy_version(iptables: &Iptables, chain: &str, keep: &[IpAddr]) -> Result<(), Error> {
     if iptables.rules(NAT, chain)?.is_none() {
         return Ok(());
     }

@@ -59,17 +59,15 @@ fn is_others(rules: &[Rule], owner: &Owner) -> bool {
 /// Something is left.
 pub fn remove_legacy(owner: &Owner) -> Result<(), Error> {
     let mut outcome = Ok(());
-    for version in Version::ALL.into_iter().filter(|version| version.has_legacy(NAT)) {
-        outcome = outcome.and(Iptables::find_legacy(version).and_then(|iptables| {
-            remove_by(&iptables, |listing| {
-                let mut commands = Vec::new();
-                for (from, chain) in chains(owner) {
-                    if listing.is_of(&chain, owner) {
-                        commands.extend(listing.removal(from, &chain));
-                    }
+    for iptables in Version::ALL.into_iter().filter_map(|version| Iptables::get_legacy(version, NAT)) {
+        outcome = outcome.and(remove_by(&iptables, |listing| {
+            let mut commands = Vec::new();
+            for (from, chain) in chains(owner) {
+                if listing.is_of(&chain, owner) {
+                    commands.extend(listing.removal(from, &chain));
                 }
-                commands
-            })
+            }
+            commands
         }));
     }
     outcome
@@ -98,9 +96,7 @@ pub fn remove_all_but(network: &NetworkName, valid: &[Owner]) -> Result<(), Erro
     let mut outcome = Ok(());
     for version in Version::ALL {
         let mut programs: Vec<Iptables> = Iptables::find(version).into_iter().collect();
-        if version.has_legacy(NAT) {
-            programs.extend(Iptables::find_legacy(version));
-        }
+        programs.extend(Iptables::get_legacy(version, NAT));
         for iptables in programs {
             let removed = remove_by(&iptables, |listing| stale(listing, network, valid));
             // A node without IPv6 has no rules for it, though it may have the program.
