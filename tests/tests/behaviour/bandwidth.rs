@@ -249,6 +249,31 @@ fn a_repeated_add_changes_what_is_there() {
     assert_eq!(traffic_control(&host), state.1);
 }
 
+/// What the repeated ADD no longer limits goes on without a limit, and the other direction with its own.
+#[test]
+fn a_repeated_add_ends_what_is_no_longer_limited() {
+    let host = Host::new();
+    let pod = pod_with_veth(&host, "host0");
+    let before = (host.state(), traffic_control(&host));
+    for (keys, on_host, on_ifb) in
+        [(ingress(), of_ingress(), None), (egress(), None, of_egress()), (ingress(), of_ingress(), None)]
+    {
+        add(&host, &conf(&pod, both()), &pod);
+        let conf = conf(&pod, keys);
+        let result = add(&host, &conf, &pod);
+        let ifbs = links(&host, "ifb");
+        assert_eq!((shaper(&host, "host0"), ifbs.first().and_then(|ifb| shaper(&host, ifb))), (on_host, on_ifb));
+        assert_eq!(
+            (redirects(&host, "host0"), kinds(&host, "host0").contains(&"clsact".to_owned())),
+            (ifbs, on_ifb.is_some())
+        );
+        check(&host, &conf, &result, &pod).success();
+    }
+    host.plugin("bandwidth").del(conf(&pod, ingress()), &pod, "eth0").success();
+    host.state().assert_same(&before.0);
+    assert_eq!(traffic_control(&host), before.1);
+}
+
 /// The reference's name and our second one are taken by links of another kind.
 fn take_both_names(host: &Host, result: &Value, second: &Value) {
     for name in [ifb_of(result), ifb_of(second)] {
@@ -377,6 +402,23 @@ fn an_agents_filters_stay_and_come_first() {
     assert_eq!(kinds(&host, "host0"), ["tbf", "clsact"]);
     assert!(pod.pings("10.1.0.1"));
     assert!(!pod.pings("10.9.0.1"), "the agent drops these");
+    host.plugin("bandwidth").del(with_prev_result(&conf, &result), &pod, "eth0").success();
+    assert_eq!(traffic_control(&host), state);
+}
+
+/// An agent that drops some packets by sending them to a link that is gone: they are still dropped.
+#[test]
+fn an_agents_filter_to_nowhere_stays() {
+    let host = Host::new();
+    let pod = pod_with_veth(&host, "host0");
+    host.run("tc qdisc add dev host0 clsact");
+    drop_filter(&host, "ingress", 10);
+    host.run("ip link del sink0");
+    let state = traffic_control(&host);
+    assert!(state.contains("to device *"), "{state}");
+    let conf = conf(&pod, both());
+    let result = add(&host, &conf, &pod);
+    assert_eq!(redirects(&host, "host0"), ["*".to_owned(), ifb_of(&result)]);
     host.plugin("bandwidth").del(with_prev_result(&conf, &result), &pod, "eth0").success();
     assert_eq!(traffic_control(&host), state);
 }

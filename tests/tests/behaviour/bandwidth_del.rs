@@ -57,6 +57,26 @@ fn check_finds_what_is_broken() {
     }
 }
 
+/// B5: a filter that is there, and takes a part of the packets only.
+#[test]
+fn check_finds_a_filter_that_lets_packets_pass() {
+    for part in ["protocol ip u32 match u32 0 0", "protocol all u32 match ip dst 10.9.0.0/16"] {
+        let host = Host::new();
+        let pod = pod_with_veth(&host, "host0");
+        let conf = conf(&pod, both());
+        let result = add(&host, &conf, &pod);
+        let ifb = ifb_of(&result);
+        host.run("tc filter del dev host0 ingress");
+        host.run(&format!("tc filter add dev host0 ingress {part} action mirred egress redirect dev {ifb}"));
+        let error = check(&host, &conf, &result, &pod).failure();
+        assert!(error["msg"].as_str().unwrap().contains("no filter redirects"), "{part}: {error}");
+        add(&host, &conf, &pod);
+        check(&host, &conf, &result, &pod).success();
+        host.plugin("bandwidth").del(with_prev_result(&conf, &result), &pod, "eth0").success();
+        assert_eq!((links(&host, "ifb"), kinds(&host, "host0")), (vec![], vec!["noqueue".to_owned()]), "{part}");
+    }
+}
+
 #[test]
 fn del_whatever_the_runtime_knows() {
     type How = fn(&Host, &mut Pod, &Value) -> Value;
@@ -89,6 +109,9 @@ fn del_whatever_the_runtime_knows() {
             for _ in 0..2 {
                 plugin.del(&conf, &pod, "eth0").success();
                 assert_eq!(links(&host, "ifb"), [""; 0], "{how}");
+            }
+            if netns && host.link("host0").is_some() {
+                assert_eq!(kinds(&host, "host0"), ["noqueue"], "{how}");
             }
         }
     }
