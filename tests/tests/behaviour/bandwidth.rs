@@ -149,6 +149,14 @@ fn only_a_veth_can_be_limited() {
     let pod = host.pod();
     pod.run("ip link add eth0 type veth peer name peer0");
     refused(&host.plugin("bandwidth").add(conf(&pod, both()), &pod, "eth0"), &["eth0", "is not in host ns"]);
+    // The other end is in a third namespace, with the number that another pod's has on the host.
+    let (third, other) = (host.pod(), pod_with_veth(&host, "host0"));
+    let index = host.link("host0").unwrap()["ifindex"].as_u64().unwrap();
+    let pod = host.pod();
+    third.run(&format!("ip link add host0 index {index} type veth peer name eth0 index 99 netns {}", pod.name()));
+    refused(&host.plugin("bandwidth").add(conf(&pod, both()), &pod, "eth0"), &["eth0", "is not in host ns"]);
+    assert_eq!(shaper(&host, "host0"), None);
+    drop(other);
     // Behind another plugin than the one that made it.
     let pod = pod_with_veth(&host, "host1");
     let outcome = host.plugin("bandwidth").add(conf(&pod, both()), &pod, "eth0");
