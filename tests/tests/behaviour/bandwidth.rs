@@ -324,7 +324,8 @@ fn a_failed_add_leaves_what_was_there() {
 /// B4: with the reference the second ADD fails, and either's DEL takes the other's ifb.
 #[test]
 fn two_interfaces_of_a_container_on_one_network() {
-    for first in ["eth0", "eth1"] {
+    // No alias has room for the long one.
+    for (first, container) in [("eth0", "ctr1".to_owned()), ("eth1", "x".repeat(250))] {
         let host = Host::new();
         let pod = pod_with_veth(&host, "host0");
         add_veth(&host, &pod, "host1", "eth1");
@@ -334,7 +335,7 @@ fn two_interfaces_of_a_container_on_one_network() {
             conf["prevResult"]["interfaces"][1]["name"] = ifname.into();
             conf
         };
-        let bandwidth = host.plugin("bandwidth");
+        let bandwidth = host.plugin("bandwidth").env("CNI_CONTAINERID", &container);
         let results = ["eth0", "eth1"].map(|ifname| bandwidth.add(conf(ifname), &pod, ifname).success());
         let ifbs = results.each_ref().map(ifb_of);
         assert_ne!(ifbs[0], ifbs[1]);
