@@ -89,7 +89,7 @@ impl plugin::Conf for Conf {
         })
     }
 
-    /// The ifb is found by its owner. Which shapers were made is not known then: they go with the veth.
+    /// What there is to remove is found at the veth, and by its owner.
     fn for_del(_: &Environment) -> Option<Self> {
         Some(Self::default())
     }

@@ -3,8 +3,9 @@
 //!
 //! ADD makes, in this order: for what the pod receives, a shaper (tbf) at the root of the host's end. For what it sends,
 //! a link of kind ifb, a shaper at its root, a hook where packets come into the host's end (clsact, unless one is there),
-//! and a filter at that hook which sends them through the ifb. Without a limit it makes nothing. The result is the one
-//! of the plugin before, with the ifb.
+//! and a filter at that hook which sends them through the ifb. Then it removes what an earlier ADD made for a direction
+//! that has no limit any more. Without any limit it does nothing. The result is the one of the plugin before, with the
+//! ifb.
 //!
 //! DEL removes the filter, the hook if nothing else stands there, the ifb, and the shaper of what is received. GC removes
 //! the ifb of attachments that are no more.
@@ -18,7 +19,7 @@ mod limit;
 use std::process::ExitCode;
 
 use hostnet::link::Link;
-use hostnet::tc::{ingress, redirect, tbf};
+use hostnet::tc::{self, ingress, redirect, tbf};
 use hostnet::{Netlink, Undo};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::types::Version;
@@ -56,6 +57,12 @@ impl Plugin for Bandwidth {
             redirect::ensure(&mut host, end.index, ifb.index, &mut undo)?;
             ifb::report(&ifb, &mut result);
         }
+        if conf.ingress.is_none() {
+            tc::remove_root(&mut host, end.index)?;
+        }
+        if conf.egress.is_none() {
+            ifb::remove(&mut host, req, Some(&end))?;
+        }
         undo.keep();
         Ok(result)
     }
@@ -68,8 +75,8 @@ impl Plugin for Bandwidth {
             None
         });
         failed.extend(ifb::remove(&mut host, req, end.as_ref()).err());
-        if let (Some(end), Some(_)) = (&end, &req.conf().ingress) {
-            failed.extend(hostnet::tc::remove_root(&mut host, end.index).err().map(Error::from));
+        if let Some(end) = &end {
+            failed.extend(tc::remove_root(&mut host, end.index).err().map(Error::from));
         }
         Error::join(failed)
     }

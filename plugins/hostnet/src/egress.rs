@@ -192,6 +192,8 @@ fn sources(texts: &[String]) -> std::result::Result<Vec<IpAddr>, libcni::Error> 
             || address.is_loopback()
             || address.is_multicast()
             || address == IpAddr::V4(Ipv4Addr::BROADCAST)
+            // `::192.0.2.1` (RFC 4291, 2.5.5.1: deprecated).
+            || matches!(address, IpAddr::V6(v6) if v6.to_ipv4().is_some())
         {
             return Err(refuse("is not the address of a machine in the network"));
         }

@@ -87,12 +87,17 @@ impl Owner {
     }
 
     /// Alias of the host's end of the pod's link, for people and for DEL: `NETWORK CONTAINER IFNAME`. The
-    /// reference sets none, and does not look at it.
+    /// reference sets none, and does not look at it. One that is too long ends with 16 hex digits instead.
     pub fn alias(&self) -> String {
         let Self { network, container, ifname } = self;
         let mut alias = format!("{network} {container} {ifname}");
-        while alias.len() > ALIAS_MAX {
-            alias.pop();
+        if alias.len() > ALIAS_MAX {
+            // What is cut off may be all that tells two owners apart.
+            let hash = hash(&[&alias], 16);
+            while alias.len() + hash.len() > ALIAS_MAX {
+                alias.pop();
+            }
+            alias.push_str(&hash);
         }
         alias
     }
@@ -138,7 +143,9 @@ mod tests {
         let mut owner = owner("brnet", "ctr1", "eth0");
         assert_eq!(owner.alias(), "brnet ctr1 eth0");
         owner.container = "x".repeat(300).parse().unwrap();
-        assert_eq!(owner.alias().len(), ALIAS_MAX);
+        let long = owner.alias();
+        owner.ifname = "eth1".parse().unwrap();
+        assert_eq!((long.len(), owner.alias().len(), owner.alias() == long), (ALIAS_MAX, ALIAS_MAX, false));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use tests::plugin::with_prev_result;
 use tests::{Host, Outcome};
 
 use crate::bandwidth_conf::{
-    CONTAINERD_BURST, Shaper, VERSIONS, add, add_veth, at, before, both, check, conf, drop_filter, egress, ifb_of,
-    ingress, kinds, of_egress, of_ingress, pod_with_veth, qdiscs, redirects, shaper, traffic_control,
+    CONTAINERD_BURST, Shaper, VERSIONS, add, add_veth, at, before, both, check, conf, egress, ifb_of, ingress, kinds,
+    of_egress, of_ingress, pod_with_veth, qdiscs, redirects, shaper, traffic_control,
 };
 use crate::bridge_conf::{links, with};
 
@@ -149,6 +149,14 @@ fn only_a_veth_can_be_limited() {
     let pod = host.pod();
     pod.run("ip link add eth0 type veth peer name peer0");
     refused(&host.plugin("bandwidth").add(conf(&pod, both()), &pod, "eth0"), &["eth0", "is not in host ns"]);
+    // The other end is in a third namespace, with the number that another pod's has on the host.
+    let (third, other) = (host.pod(), pod_with_veth(&host, "host0"));
+    let index = host.link("host0").unwrap()["ifindex"].as_u64().unwrap();
+    let pod = host.pod();
+    third.run(&format!("ip link add host0 index {index} type veth peer name eth0 index 99 netns {}", pod.name()));
+    refused(&host.plugin("bandwidth").add(conf(&pod, both()), &pod, "eth0"), &["eth0", "is not in host ns"]);
+    assert_eq!(shaper(&host, "host0"), None);
+    drop(other);
     // Behind another plugin than the one that made it.
     let pod = pod_with_veth(&host, "host1");
     let outcome = host.plugin("bandwidth").add(conf(&pod, both()), &pod, "eth0");
@@ -249,6 +257,31 @@ fn a_repeated_add_changes_what_is_there() {
     assert_eq!(traffic_control(&host), state.1);
 }
 
+/// What the repeated ADD no longer limits goes on without a limit, and the other direction with its own.
+#[test]
+fn a_repeated_add_ends_what_is_no_longer_limited() {
+    let host = Host::new();
+    let pod = pod_with_veth(&host, "host0");
+    let before = (host.state(), traffic_control(&host));
+    for (keys, on_host, on_ifb) in
+        [(ingress(), of_ingress(), None), (egress(), None, of_egress()), (ingress(), of_ingress(), None)]
+    {
+        add(&host, &conf(&pod, both()), &pod);
+        let conf = conf(&pod, keys);
+        let result = add(&host, &conf, &pod);
+        let ifbs = links(&host, "ifb");
+        assert_eq!((shaper(&host, "host0"), ifbs.first().and_then(|ifb| shaper(&host, ifb))), (on_host, on_ifb));
+        assert_eq!(
+            (redirects(&host, "host0"), kinds(&host, "host0").contains(&"clsact".to_owned())),
+            (ifbs, on_ifb.is_some())
+        );
+        check(&host, &conf, &result, &pod).success();
+    }
+    host.plugin("bandwidth").del(conf(&pod, ingress()), &pod, "eth0").success();
+    host.state().assert_same(&before.0);
+    assert_eq!(traffic_control(&host), before.1);
+}
+
 /// The reference's name and our second one are taken by links of another kind.
 fn take_both_names(host: &Host, result: &Value, second: &Value) {
     for name in [ifb_of(result), ifb_of(second)] {
@@ -291,7 +324,8 @@ fn a_failed_add_leaves_what_was_there() {
 /// B4: with the reference the second ADD fails, and either's DEL takes the other's ifb.
 #[test]
 fn two_interfaces_of_a_container_on_one_network() {
-    for first in ["eth0", "eth1"] {
+    // No alias has room for the long one.
+    for (first, container) in [("eth0", "ctr1".to_owned()), ("eth1", "x".repeat(250))] {
         let host = Host::new();
         let pod = pod_with_veth(&host, "host0");
         add_veth(&host, &pod, "host1", "eth1");
@@ -301,7 +335,7 @@ fn two_interfaces_of_a_container_on_one_network() {
             conf["prevResult"]["interfaces"][1]["name"] = ifname.into();
             conf
         };
-        let bandwidth = host.plugin("bandwidth");
+        let bandwidth = host.plugin("bandwidth").env("CNI_CONTAINERID", &container);
         let results = ["eth0", "eth1"].map(|ifname| bandwidth.add(conf(ifname), &pod, ifname).success());
         let ifbs = results.each_ref().map(ifb_of);
         assert_ne!(ifbs[0], ifbs[1]);
@@ -350,64 +384,4 @@ fn lists_of_subnets_are_ignored_aloud() {
     outcome.success();
     assert!(outcome.stderr.contains("unshapedSubnets") && outcome.stderr.contains("ignored"), "{outcome}");
     assert_eq!(shaper(&host, "host0"), of_ingress());
-}
-
-/// An agent's hook, with filters of its own in both directions.
-fn agents_filters(host: &Host) {
-    host.run("tc qdisc add dev host0 clsact");
-    for hook in ["ingress", "egress"] {
-        drop_filter(host, hook, 10);
-    }
-}
-
-/// B7: the reference fails, as the two kinds of hook exclude each other.
-#[test]
-fn an_agents_filters_stay_and_come_first() {
-    let host = Host::new();
-    let pod = pod_with_veth(&host, "host0");
-    host.run("ip address add 10.1.0.1/24 dev host0");
-    host.run("ip address add 10.9.0.1/24 dev host0");
-    pod.run("ip address add 10.1.0.2/24 dev eth0");
-    pod.run("ip route add 10.9.0.0/24 dev eth0");
-    agents_filters(&host);
-    let state = traffic_control(&host);
-    let conf = conf(&pod, both());
-    let result = add(&host, &conf, &pod);
-    check(&host, &conf, &result, &pod).success();
-    assert_eq!(kinds(&host, "host0"), ["tbf", "clsact"]);
-    assert!(pod.pings("10.1.0.1"));
-    assert!(!pod.pings("10.9.0.1"), "the agent drops these");
-    host.plugin("bandwidth").del(with_prev_result(&conf, &result), &pod, "eth0").success();
-    assert_eq!(traffic_control(&host), state);
-}
-
-/// B7, the other way round: an agent that comes later finds the hook that it needs.
-#[test]
-fn an_agent_may_come_later() {
-    let host = Host::new();
-    let pod = pod_with_veth(&host, "host0");
-    let conf = conf(&pod, both());
-    let result = add(&host, &conf, &pod);
-    host.run("tc qdisc replace dev host0 clsact");
-    drop_filter(&host, "ingress", 1);
-    check(&host, &conf, &result, &pod).success();
-    host.plugin("bandwidth").del(with_prev_result(&conf, &result), &pod, "eth0").success();
-    let filters = host.run("tc filter show dev host0 ingress");
-    assert!(filters.contains("pref 1 ") && !filters.contains("bwp"), "{filters}");
-}
-
-/// A hook of the kind that the reference makes, and which is not empty.
-#[test]
-fn an_ingress_qdisc_is_used_too() {
-    let host = Host::new();
-    let pod = pod_with_veth(&host, "host0");
-    host.run("tc qdisc add dev host0 ingress");
-    drop_filter(&host, "ingress", 10);
-    let state = traffic_control(&host);
-    let conf = conf(&pod, egress());
-    let result = add(&host, &conf, &pod);
-    assert_eq!((kinds(&host, "host0")[1].as_str(), redirects(&host, "host0")), ("ingress", vec![ifb_of(&result)]));
-    check(&host, &conf, &result, &pod).success();
-    host.plugin("bandwidth").del(with_prev_result(&conf, &result), &pod, "eth0").success();
-    assert_eq!(traffic_control(&host), state);
 }

@@ -49,11 +49,32 @@ fn check_finds_what_is_broken() {
         host.state().assert_same(&state.0);
         assert_eq!(traffic_control(&host), state.1, "it mended something");
         // ADD does, and DEL takes away what is left.
-        add(&host, &conf, &pod);
+        let ifb = ifb_of(&add(&host, &conf, &pod));
+        assert_eq!(redirects(&host, "host0"), std::slice::from_ref(&ifb), "{damage}");
         check(&host, &conf, &result, &pod).success();
         host.run(&damage.replace("IFB", &ifb));
         host.plugin("bandwidth").del(with_prev_result(&conf, &result), &pod, "eth0").success();
         assert_eq!((links(&host, "ifb"), kinds(&host, "host0")), (vec![], vec!["noqueue".to_owned()]), "{damage}");
+    }
+}
+
+/// B5: a filter that is there, and takes a part of the packets only.
+#[test]
+fn check_finds_a_filter_that_lets_packets_pass() {
+    for part in ["protocol ip u32 match u32 0 0", "protocol all u32 match ip dst 10.9.0.0/16"] {
+        let host = Host::new();
+        let pod = pod_with_veth(&host, "host0");
+        let conf = conf(&pod, both());
+        let result = add(&host, &conf, &pod);
+        let ifb = ifb_of(&result);
+        host.run("tc filter del dev host0 ingress");
+        host.run(&format!("tc filter add dev host0 ingress {part} action mirred egress redirect dev {ifb}"));
+        let error = check(&host, &conf, &result, &pod).failure();
+        assert!(error["msg"].as_str().unwrap().contains("no filter redirects"), "{part}: {error}");
+        add(&host, &conf, &pod);
+        check(&host, &conf, &result, &pod).success();
+        host.plugin("bandwidth").del(with_prev_result(&conf, &result), &pod, "eth0").success();
+        assert_eq!((links(&host, "ifb"), kinds(&host, "host0")), (vec![], vec!["noqueue".to_owned()]), "{part}");
     }
 }
 
@@ -89,6 +110,9 @@ fn del_whatever_the_runtime_knows() {
             for _ in 0..2 {
                 plugin.del(&conf, &pod, "eth0").success();
                 assert_eq!(links(&host, "ifb"), [""; 0], "{how}");
+            }
+            if netns && !how.ends_with("gone") {
+                assert_eq!(kinds(&host, "host0"), ["noqueue"], "{how}");
             }
         }
     }
@@ -185,6 +209,12 @@ fn gc_removes_this_networks_lost_ifbs() {
         .enumerate()
         .map(|(number, network)| ifb_of(&add(&host, &of(network, number), &pods[number])))
         .collect();
+    // The host's end has the same alias from bridge and ptp.
+    let directory = TempDir::new().unwrap();
+    let lines =
+        pods.iter().enumerate().map(|(number, pod)| format!("link set host{number} alias \"net {} eth0\"\n", pod.id()));
+    std::fs::write(directory.path().join("aliases"), lines.collect::<String>()).unwrap();
+    host.run(&format!("ip -batch {}", directory.path().join("aliases").display()));
     host.run("ip link add bwp123456789abc type ifb"); // the reference's, of which nobody knows whose it is
     let kept = || ifbs.iter().map(|ifb| host.link(ifb).is_some()).collect::<Vec<_>>();
     let gc = |network: &str, valid: Value| {
@@ -200,6 +230,7 @@ fn gc_removes_this_networks_lost_ifbs() {
     gc("net-2", json!([]));
     gc("never-used", json!([]));
     assert_eq!((kept(), links(&host, "ifb")), (vec![false; 4], vec!["bwp123456789abc".to_owned()]));
+    assert_eq!(links(&host, "veth").len(), 4);
 }
 
 #[test]

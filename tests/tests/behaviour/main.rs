@@ -6,6 +6,7 @@
 mod bad_input;
 #[cfg(test)]
 mod bandwidth;
+mod bandwidth_agents;
 #[cfg(test)]
 mod bandwidth_conf;
 #[cfg(test)]

@@ -239,6 +239,36 @@ fn changes() -> Vec<Value> {
     ]
 }
 
+/// A container that comes again with its address, after a life that no DEL ended, has what the network says now.
+#[test]
+fn the_newest_add_decides() {
+    everywhere(|lab| {
+        let ipam = json!({"type": "static", "addresses": [
+            {"address": "10.1.0.7/24", "gateway": "10.1.0.1"}, {"address": "fd00:1::7/64", "gateway": "fd00:1::1"}]});
+        let (v4, v6) = ("10.1.0.7", "fd00:1::7");
+        let list = |list: Value| json!({"ipMasq": true, "nonMasqueradeCIDRs": list});
+        for (keys, seen) in [
+            (json!({"ipMasq": true}), [HOST_V4, HOST_V6, THERE_V4, THERE_V6]),
+            (list(json!(["203.0.113.0/24"])), [HOST_V4, HOST_V6, v4, THERE_V6]),
+            (list(json!(["10.0.0.0/8", "2001:db8:113::/48"])), [HOST_V4, HOST_V6, THERE_V4, v6]),
+            (json!({"ipMasq": true, "masqSourceAddress": SOURCE_V4}), [SOURCE_V4, HOST_V6, SOURCE_V4, THERE_V6]),
+            (json!({"ipMasq": true, "masqRandomFully": true}), [HOST_V4, HOST_V6, THERE_V4, THERE_V6]),
+        ] {
+            let (conf, pod) = (with(&lab.conf(keys.clone()), json!({ "ipam": ipam })), lab.host.pod());
+            let plugin = || lab.plugin().env("CNI_CONTAINERID", "again");
+            let result = plugin().add(&conf, &pod, "eth0").success();
+            assert_eq!(lab.seen(&pod), seen.map(|text| Ok(address(text))), "{}: {keys}", lab.name());
+            plugin().check(with_prev_result(&conf, &result), &pod, "eth0").success();
+            pod.run("ip link del eth0");
+            lab.host.run("ip neigh flush all");
+            if keys.get("masqRandomFully").is_some() {
+                plugin().del(with_prev_result(&conf, &result), &pod, "eth0").success();
+            }
+        }
+        assert_eq!(lab.rules(), [""; 0], "{}", lab.name());
+    });
+}
+
 #[test]
 fn check_notices_every_change_and_del_removes_whatever_the_configuration_says() {
     everywhere(|lab| {

@@ -26,7 +26,7 @@ const NO_NETWORKS: [&str; 16] = [
     "@set",
 ];
 
-const NO_SOURCES: [&str; 20] = [
+const NO_SOURCES: [&str; 21] = [
     "",
     "node",
     "192.0.2.1/24",
@@ -46,6 +46,7 @@ const NO_SOURCES: [&str; 20] = [
     "::1",
     "ff02::1",
     "::ffff:127.0.0.1",
+    "::192.0.2.1",
     "any",
 ];
 

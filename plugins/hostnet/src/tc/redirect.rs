@@ -27,11 +27,16 @@ const PRIORITY: u16 = 0xff00;
 /// `ETH_P_ALL` of linux/if_ether.h.
 const ETH_P_ALL: u16 = 3;
 
+/// The protocol in a filter's header.
+const PROTOCOL: u32 = 0xffff;
+
 /// A filter that redirects.
 struct Redirect {
     header: TcHeader,
     /// The link that packets are sent out of; 0 where that is gone, and they are dropped.
     to: u32,
+    /// Every packet is sent there. Those of others may choose: what an agent drops on purpose goes to nowhere as well.
+    is_of_all: bool,
 }
 
 /// Whether everything that comes into the link `from` is sent out of the link `to`.
@@ -39,17 +44,18 @@ struct Redirect {
 /// # Errors
 /// The kernel's refusal.
 pub fn is_there(nl: &mut Netlink, from: u32, to: u32) -> Result<bool> {
-    Ok(list(nl, from)?.iter().any(|redirect| redirect.to == to))
+    Ok(list(nl, from)?.iter().any(|redirect| redirect.is_of_all && redirect.to == to))
 }
 
-/// Sends what comes into the link `from` out of the link `to`. A redirection of ours to another link ends, and one to a
-/// link that is gone, which would drop everything before ours is asked. There must be a hook.
+/// Sends what comes into the link `from` out of the link `to`. A redirection of ours to another link ends, and one of
+/// everything to a link that is gone, which would drop it before ours is asked. There must be a hook.
 ///
 /// # Errors
 /// The kernel's refusal.
 pub fn ensure(nl: &mut Netlink, from: u32, to: u32, undo: &mut Undo<'_>) -> Result<()> {
-    let (right, others): (Vec<_>, Vec<_>) = list(nl, from)?.into_iter().partition(|redirect| redirect.to == to);
-    for redirect in others.iter().filter(|redirect| redirect.to == 0 || redirect.header.info == info()) {
+    let is_right = |redirect: &Redirect| redirect.is_of_all && redirect.to == to;
+    let (right, others): (Vec<_>, Vec<_>) = list(nl, from)?.into_iter().partition(is_right);
+    for redirect in others.iter().filter(|redirect| redirect.drops_all() || redirect.header.info == info()) {
         remove_one(nl, from, redirect)?;
     }
     if !right.is_empty() {
@@ -64,13 +70,13 @@ pub fn ensure(nl: &mut Netlink, from: u32, to: u32, undo: &mut Undo<'_>) -> Resu
     Ok(())
 }
 
-/// Ends every redirection from one link to any of the others, and those to links that are gone, which drop everything.
+/// Ends every redirection from one link to any of the others, and those of everything to links that are gone.
 /// Whether there was one.
 ///
 /// # Errors
 /// The kernel's refusal.
 pub fn remove(nl: &mut Netlink, from: u32, to: &[u32]) -> Result<bool> {
-    let redirects = list(nl, from)?.into_iter().filter(|redirect| redirect.to == 0 || to.contains(&redirect.to));
+    let redirects = list(nl, from)?.into_iter().filter(|redirect| redirect.drops_all() || to.contains(&redirect.to));
     redirects.map(|redirect| remove_one(nl, from, &redirect)).try_fold(false, |any, one| Ok(one? | any))
 }
 
@@ -132,13 +138,19 @@ impl Redirect {
         TcMessage::from_parts(self.header.clone(), vec![TcAttribute::Kind(TcFilterU32::KIND.to_owned())])
     }
 
+    fn drops_all(&self) -> bool {
+        self.is_of_all && self.to == 0
+    }
+
     fn read(message: RouteNetlinkMessage) -> Option<Self> {
         let RouteNetlinkMessage::NewTrafficFilter(message) = message else { return None };
-        let to = message.attributes.iter().find_map(|attribute| match attribute {
-            TcAttribute::Options(options) => options.iter().find_map(target),
+        let options = message.attributes.iter().find_map(|attribute| match attribute {
+            TcAttribute::Options(options) => Some(options),
             _ => None,
         })?;
-        Some(Self { header: message.header, to })
+        let to = options.iter().find_map(target)?;
+        let is_of_all = message.header.info & PROTOCOL == info() & PROTOCOL && options.iter().any(matches_all);
+        Some(Self { header: message.header, to, is_of_all })
     }
 }
 
@@ -159,6 +171,11 @@ fn target(option: &TcOption) -> Option<u32> {
             _ => None,
         })
     })
+}
+
+/// Whether a filter's selector lets every packet pass.
+fn matches_all(option: &TcOption) -> bool {
+    matches!(option, TcOption::U32(TcFilterU32Option::Selector(selector)) if selector.keys.iter().all(|key| key.mask == 0))
 }
 
 /// Priority and protocol, as they stand in a filter's header.
