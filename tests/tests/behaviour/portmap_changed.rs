@@ -5,7 +5,9 @@ use tests::plugin::with_prev_result;
 use tests::{Host, Internet};
 
 use crate::bridge_conf::with;
-use crate::portmap_conf::{PORT, add, both, check, conf, connect, del, legacy, main_conf, nft_chain, result_of, rules};
+use crate::portmap_conf::{
+    PORT, add, both, chain, check, conf, connect, del, legacy, main_conf, nft_chain, result_of, rules,
+};
 
 /// The rules that the other backend made would still be asked, and before the new ones where its chains are younger.
 #[test]
@@ -64,4 +66,28 @@ fn conditions_of_the_reference_hold_while_its_pods_are_there() {
     del(&host, &closed, &result, &old);
     add(&host, &open, &open_result, &new).success();
     assert_eq!(nft_chain(&host, "ip", "prerouting"), ["fib daddr type local jump hostports_all"]);
+}
+
+/// An operator's own rule that leads some packets to the shared chain is not the one that leads all.
+#[test]
+fn a_jump_for_some_packets_is_not_ours() {
+    let host = Host::new();
+    let internet = host.internet();
+    let pod = host.pod();
+    let server = pod.listen();
+    let conf = conf("iptables", both(PORT, server.port()));
+    let result = connect(&host, "bridge", &conf, &pod);
+    let theirs = "-i nowhere -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT";
+    host.run("iptables -t nat -F PREROUTING");
+    host.run(&format!("iptables -t nat -A PREROUTING {theirs}"));
+    let ours = "-m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT";
+    for gone in [true, false] {
+        if gone {
+            del(&host, &conf, &result, &pod);
+        }
+        add(&host, &conf, &result, &pod).success();
+        assert_eq!(chain(&host, "iptables", "PREROUTING"), [theirs, ours]);
+        assert!(internet.asks_at(&Internet::HOST_V4.to_string(), PORT).is_ok());
+        check(&host, &conf, &result, &pod).success();
+    }
 }
