@@ -91,3 +91,19 @@ fn a_jump_for_some_packets_is_not_ours() {
         check(&host, &conf, &result, &pod).success();
     }
 }
+
+/// Behind Services (CVE-2019-9946), and before what would accept a packet that is to be masqueraded.
+#[test]
+fn rules_of_others_that_were_there_first() {
+    let host = Host::new();
+    let pod = host.pod();
+    let theirs = "-s 203.0.113.0/24 -j ACCEPT";
+    for from in ["PREROUTING", "OUTPUT", "POSTROUTING"] {
+        host.run(&format!("iptables -t nat -A {from} {theirs}"));
+    }
+    add(&host, &conf("iptables", both(PORT, 80)), &result_of(&pod, &["10.77.0.2/24"]), &pod).success();
+    for (from, place) in [("PREROUTING", 0), ("OUTPUT", 0), ("POSTROUTING", 1)] {
+        let rules = chain(&host, "iptables", from);
+        assert_eq!((rules.len(), rules[place].as_str()), (2, theirs), "{from}");
+    }
+}
