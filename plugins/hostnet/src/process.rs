@@ -1,5 +1,6 @@
 //! A program that is run to its end: input given, output collected, and killed when its time is over.
-//! A plugin that hangs keeps a pod from starting and kubelet from asking again.
+//! A plugin that hangs keeps a pod from starting and kubelet from asking again. Nor does it outlive the plugin: one that
+//! waits for iptables' lock while a runtime loses patience would make its rules after the DEL that follows.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
+use crate::sys;
 
 /// Directories that are searched after those of `PATH`: runtimes start plugins with all kinds of it.
 const SYSTEM_DIRS: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
@@ -50,13 +52,10 @@ pub fn run(program: &Path, args: &[&str], input: &[u8]) -> Result<Output, Error>
 fn run_within(program: &Path, args: &[&str], input: &[u8], limit: Duration) -> Result<Output, Error> {
     let doing = || format!("run {} {}", program.display(), args.join(" "));
     let deadline = Instant::now() + limit;
-    let mut child = Command::new(program)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| Error::io(doing(), &error))?;
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    sys::end_with_us(&mut command);
+    let mut child = command.spawn().map_err(|error| Error::io(doing(), &error))?;
     let outcome = talk(&mut child, input, deadline).and_then(|(stdout, stderr)| {
         let status = wait(&mut child, deadline)?;
         Ok(Output { code: status.code(), stdout, stderr: String::from_utf8_lossy(&stderr).trim().to_owned() })

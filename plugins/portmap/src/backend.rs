@@ -11,16 +11,26 @@ use libcni::types::NetworkName;
 use crate::pod::Forward;
 use crate::{iptables, nftables};
 
-/// Makes the rules of an attachment.
-///
-/// Without a backend: iptables, and nftables only where iptables does not work and nftables does. To find out costs a
-/// process, so it is tried and asked about afterwards.
+/// Makes the rules of an attachment, in place of those that an earlier ADD made with whatever backend it had.
 ///
 /// # Errors
 /// Some rules may be there; [`remove`] takes them away.
-pub fn add(backend: Option<Backend>, forwards: &[Forward<'_>]) -> Result<(), Error> {
-    let with_iptables = || forwards.iter().try_for_each(iptables::add);
-    let with_nftables = || nftables::add(forwards);
+pub fn add(backend: Option<Backend>, owner: &Owner, forwards: &[Forward<'_>]) -> Result<(), Error> {
+    let addrs: Vec<IpAddr> = forwards.iter().map(|forward| forward.pod.addr()).collect();
+    let made_by = make(backend, forwards)?;
+    let mut nft = Nft::default();
+    let failed = match made_by {
+        Backend::Iptables => remove_nftables(&mut nft, owner, &addrs),
+        Backend::Nftables => remove_iptables(&mut nft, owner),
+    };
+    join(&format!("remove earlier port mappings of container {}", owner.container), &failed)
+}
+
+/// Without a backend: iptables, and nftables only where iptables does not work and nftables does. To find out costs a
+/// process, so it is tried and asked about afterwards.
+fn make(backend: Option<Backend>, forwards: &[Forward<'_>]) -> Result<Backend, Error> {
+    let with_iptables = || forwards.iter().try_for_each(iptables::add).map(|()| Backend::Iptables);
+    let with_nftables = || nftables::add(forwards).map(|()| Backend::Nftables);
     match backend {
         Some(Backend::Iptables) => with_iptables(),
         Some(Backend::Nftables) => with_nftables(),
@@ -38,11 +48,20 @@ pub fn add(backend: Option<Backend>, forwards: &[Forward<'_>]) -> Result<(), Err
 /// Something is left.
 pub fn remove(owner: &Owner, addrs: &[IpAddr]) -> Result<(), Error> {
     let mut nft = Nft::default();
-    let mut failed = Vec::new();
-    failed.extend(error_if(nftables::remove(&mut nft, owner, addrs), Nft::is_usable));
-    failed.extend(error_if(iptables::remove_nft(&mut nft, owner), Nft::is_usable));
-    failed.extend(error_if(iptables::remove_legacy(owner), iptables::is_usable));
+    let mut failed = remove_nftables(&mut nft, owner, addrs);
+    failed.extend(remove_iptables(&mut nft, owner));
     join(&format!("remove the port mappings of container {}", owner.container), &failed)
+}
+
+fn remove_nftables(nft: &mut Nft, owner: &Owner, addrs: &[IpAddr]) -> Vec<String> {
+    error_if(nftables::remove(nft, owner, addrs), Nft::is_usable).into_iter().collect()
+}
+
+fn remove_iptables(nft: &mut Nft, owner: &Owner) -> Vec<String> {
+    let mut failed = Vec::new();
+    failed.extend(error_if(iptables::remove_nft(nft, owner), Nft::is_usable));
+    failed.extend(error_if(iptables::remove_legacy(owner), iptables::is_usable));
+    failed
 }
 
 /// Removes what belongs to attachments of the network that are not among the valid ones.

@@ -5,8 +5,9 @@
 use hostnet::iptables::Version;
 use libcni::types::{Code, Error};
 
-/// Options of iptables that are no conditions: they decide, or name another place.
-const ACTIONS: [&str; 20] = [
+/// Options of iptables that are no conditions: they decide, name another place, or have `iptables-restore` pass over the
+/// rule (`--ipv6`) or over everything (`--version`) and call that success.
+const ACTIONS: [&str; 26] = [
     "--append",
     "--check",
     "--delete",
@@ -27,10 +28,19 @@ const ACTIONS: [&str; 20] = [
     "--wait",
     "--set-counters",
     "--help",
+    "--version",
+    "--verbose",
+    "--ipv4",
+    "--ipv6",
+    "--protocol",
+    "--numeric",
 ];
 
+/// Options of matches (`policy`, `recent`) that are spelt as the beginning of an action.
+const OF_MATCHES: [&str; 2] = ["--pol", "--set"];
+
 /// Statements of nft that are no conditions: they decide, change the packet, or go elsewhere.
-const STATEMENTS: [&str; 18] = [
+const STATEMENTS: [&str; 23] = [
     "accept",
     "drop",
     "reject",
@@ -47,6 +57,11 @@ const STATEMENTS: [&str; 18] = [
     "dup",
     "fwd",
     "notrack",
+    "set",
+    "add",
+    "update",
+    "delete",
+    "synproxy",
     "include",
     "comment",
 ];
@@ -112,7 +127,8 @@ impl Conditions {
 
 /// As the reference tells them apart: arguments of iptables begin with an option, or with its negation.
 fn language(words: &[String]) -> Option<Language> {
-    match words.first()?.chars().next()? {
+    let first = words.iter().find(|word| !word.trim().is_empty())?;
+    match first.chars().next()? {
         '-' | '!' => Some(Language::Iptables),
         _ => Some(Language::Nftables),
     }
@@ -120,8 +136,9 @@ fn language(words: &[String]) -> Option<Language> {
 
 fn is_action(word: &str) -> bool {
     let name = word.split('=').next().unwrap_or(word);
-    // getopt takes a long option that is cut short.
-    let long = name.len() > 3 && name.starts_with("--") && ACTIONS.iter().any(|action| action.starts_with(name));
+    // getopt takes a long option that is cut short, unless a match has one of just that name.
+    let cut = name.len() > 2 && name.starts_with("--") && ACTIONS.iter().any(|action| action.starts_with(name));
+    let long = cut && !OF_MATCHES.contains(&name);
     let mut chars = word.chars();
     let short = chars.next() == Some('-') && chars.next().is_some_and(|letter| !"sdiomf-".contains(letter));
     long || short || word == "--" || word.chars().any(char::is_control)
@@ -164,6 +181,7 @@ mod tests {
             &["-m", "addrtype", "--src-type", "UNICAST"],
             &["!", "--in-interface", "eth0"],
             &["-m", "set", "--match-set", "blocked", "src"],
+            &["-m", "policy", "--dir", "in", "--pol", "ipsec"],
         ] {
             assert_eq!(conditions(words).unwrap().keys_of(Language::Iptables), ["conditionsV4"], "{words:?}");
         }
@@ -189,6 +207,12 @@ mod tests {
             &["-t", "filter"],
             &["-F"],
             &["--", "x"],
+            &["--j", "ACCEPT"],
+            &["--ipv6"],
+            &["--version"],
+            &["--h"],
+            &["", "-j", "MARK"],
+            &[" ", "--version"],
         ] {
             assert!(conditions(words).is_err(), "{words:?}");
         }
@@ -201,6 +225,9 @@ mod tests {
             &["iifname \"eth0\""],
             &["ip saddr $x"],
             &["ip", "saddr", "10.0.0.1", "drop"],
+            &["meta mark set 0x1"],
+            &["ip daddr set 192.0.2.1"],
+            &["", "ct", "mark", "set", "1"],
             &["ip saddr { 10.0.0.1"],
             &["} ip saddr 10.0.0.1 {"],
         ] {

@@ -205,10 +205,11 @@ fn mapping(index: usize, written: &RawMapping) -> Result<Mapping, Error> {
             let addr: IpAddr = text
                 .parse()
                 .map_err(|_| refuse(format!("{}: {text:?} is not an IPv4 or IPv6 address", key("hostIP"))))?;
+            let addr = addr.to_canonical();
             if addr.is_multicast() {
                 return Err(refuse(format!("{}: {text:?} is a multicast address", key("hostIP"))));
             }
-            Some(addr.to_canonical())
+            Some(addr)
         }
     };
     Ok(Mapping { protocol, host_port, container_port, host_ip })

@@ -49,7 +49,7 @@ impl Plugin for Portmap {
         result.to_value(req.version())?;
         let mut undo = Undo::new();
         undo.push("remove the port mappings", || backend::remove(&owner, &pods));
-        backend::add(conf.backend, &forwards)?;
+        backend::add(conf.backend, &owner, &forwards)?;
         let mut host = Netlink::open()?;
         if conf.masquerade.mark().is_some() {
             for pod in pods.iter().filter(|pod| pod.is_ipv4()) {

@@ -74,9 +74,13 @@ mod parallel;
 #[cfg(test)]
 mod portmap;
 #[cfg(test)]
+mod portmap_changed;
+#[cfg(test)]
 mod portmap_conf;
 #[cfg(test)]
 mod portmap_interop;
+#[cfg(test)]
+mod portmap_killed;
 #[cfg(test)]
 mod portmap_node;
 #[cfg(test)]

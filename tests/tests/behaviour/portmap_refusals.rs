@@ -64,6 +64,12 @@ fn mappings() -> Vec<Row> {
         portmap("a host address with a leading zero", CONFIG, "192.0.2.01", second(json!({"hostIP": "192.0.2.01"}))),
         portmap("a host address with a zone", CONFIG, "fe80::1%eth0", second(json!({"hostIP": "fe80::1%eth0"}))),
         portmap("a multicast host address", CONFIG, "224.0.0.1", second(json!({"hostIP": "224.0.0.1"}))),
+        portmap(
+            "a multicast host address inside IPv6",
+            CONFIG,
+            "ffff:e000:1",
+            second(json!({"hostIP": "::ffff:e000:1"})),
+        ),
         portmap("a host address that is a number", DECODING, "hostIP", second(json!({"hostIP": 1}))),
     ]
 }
@@ -154,6 +160,12 @@ fn injections() -> Vec<Row> {
             v4(json!(["-s", "10.0.0.1", "-j", "ACCEPT"])),
         ),
         portmap("a target that is cut short", CONFIG, "--jum", v4(json!(["!", "--jum=ACCEPT"]))),
+        portmap("a target that is cut to a letter", CONFIG, "\"--j\"", v4(json!(["--j", "ACCEPT"]))),
+        portmap("a target behind an empty word", CONFIG, "\"-j\"", v4(json!(["", "-j", "MARK"]))),
+        // With these iptables-restore does nothing, and says that all is well.
+        portmap("the version in the conditions", CONFIG, "--version", v4(json!(["--version"]))),
+        portmap("help in the conditions", CONFIG, "\"--h\"", v4(json!(["--h"]))),
+        portmap("another IP version in the conditions", CONFIG, "--ipv6", v4(json!(["--ipv6"]))),
         portmap("a table in the conditions", CONFIG, "--table", v4(json!(["--table", "filter"]))),
         portmap("a rule in the conditions", CONFIG, "conditionsV4[1]", v4(json!(["-s", "10.0.0.1\n-A INPUT -j DROP"]))),
         portmap("the end of the table in the conditions", CONFIG, "COMMIT", v4(json!(["-s", "10.0.0.1\nCOMMIT"]))),
@@ -161,6 +173,8 @@ fn injections() -> Vec<Row> {
         portmap("a line in the conditions", CONFIG, "flush", nft(json!(["ip6 saddr ::1\nflush ruleset"]))),
         portmap("a block in the conditions", CONFIG, "conditionsV6", nft(json!(["} flush ruleset {"]))),
         portmap("a verdict in the conditions", CONFIG, "accept", nft(json!(["ip6", "saddr", "::1", "accept"]))),
+        portmap("a mark in the conditions", CONFIG, "meta mark set", nft(json!(["meta mark set 0x1"]))),
+        portmap("another address in the conditions", CONFIG, "set", nft(json!(["ip6", "daddr", "set", "::1"]))),
         portmap("a comment in the conditions", CONFIG, "#", nft(json!(["ip6 saddr ::1 #"]))),
         portmap("a quote in the conditions", CONFIG, "iifname", nft(json!(["iifname \"x\" drop"]))),
         portmap("a file in the conditions", CONFIG, "include", nft(json!(["include", "/etc/passwd"]))),

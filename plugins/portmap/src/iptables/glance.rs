@@ -40,10 +40,12 @@ pub fn is_plain(forward: &Forward<'_>) -> Result<bool, Error> {
     Ok(nft.rules(table.chain(ENTRIES))?.iter().all(|rule| !may_have(rule, &wanted)))
 }
 
+/// Whether one rule leads there, and has nothing but what ours has: a match of an extension, a counter, the jump.
 fn jumps_once(nft: &mut Nft, chain: nft::Chain<'_>, to: &str) -> Result<bool, Error> {
     let jump = Expression::Verdict(Verdict::Jump(to.to_owned()));
-    let rules = nft.rules(chain)?;
-    Ok(rules.iter().filter(|rule| rule.mentions(to) && rule.expressions().contains(&jump)).count() == 1)
+    let mut rules = nft.rules(chain)?;
+    rules.retain(|rule| rule.mentions(to) && rule.expressions().contains(&jump));
+    Ok(matches!(rules.as_slice(), [rule] if rule.expressions().len() <= 3))
 }
 
 /// Whether the chain's one rule sets or asks for this bit. Versions of iptables write it as an extension, whose structure

@@ -82,14 +82,16 @@ fn plan(forward: &Forward<'_>, listing: &Listing) -> Vec<String> {
                 commands.extend([empty(chain), rule]);
             }
         }
-        let first = rules::masquerade_jump().replacen("-A POSTROUTING", "-I POSTROUTING 1", 1);
-        commands.extend(once(listing, "POSTROUTING", MASQUERADE, first));
+        let jump = rules::masquerade_jump();
+        let first = jump.replacen("-A POSTROUTING", "-I POSTROUTING 1", 1);
+        commands.extend(once(listing, "POSTROUTING", &jump, first));
     }
     if !listing.has_chain(ENTRIES) {
         commands.push(format!("-N {ENTRIES}"));
     }
     for from in ["PREROUTING", "OUTPUT"] {
-        commands.extend(once(listing, from, ENTRIES, rules::entry_jump(from)));
+        let jump = rules::entry_jump(from);
+        commands.extend(once(listing, from, &jump, jump.clone()));
     }
     let chosen = listing.chain_for(forward.owner);
     for chain in own_chains(forward.owner) {
@@ -103,11 +105,12 @@ fn plan(forward: &Forward<'_>, listing: &Listing) -> Vec<String> {
     commands
 }
 
-/// The jump if there is none, and the removal of those that are too many: the reference's ADDs, at once, make several.
-fn once(listing: &Listing, from: &str, to: &str, command: String) -> Vec<String> {
-    match listing.jumps(from, to).as_slice() {
-        [] => vec![command],
-        [_, more @ ..] => more.iter().map(|rule| removal(rule)).collect(),
+/// The command that makes a rule if it is not there, or the removal of those that are too many: the reference's ADDs, at
+/// once, make several. Somebody else's rule that leads to the same chain, for some packets only, is not this one.
+fn once(listing: &Listing, chain: &str, rule: &str, command: String) -> Vec<String> {
+    match listing.rules(chain).iter().filter(|present| **present == rule).count() {
+        0 => vec![command],
+        present => vec![removal(rule); present - 1],
     }
 }
 

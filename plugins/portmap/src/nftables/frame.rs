@@ -1,7 +1,8 @@
 //! What all attachments share: the table, its chains, and the rules that lead to `hostports`.
 //!
 //! The reference's ADD writes `prerouting` and `output` anew, with the conditions of its own configuration. Ours makes of
-//! them what they are here again: conditions are an attachment's own.
+//! them what they are here again, conditions being an attachment's own, but not before the last rule that the reference
+//! made is gone: until then it would open those pods to everybody.
 
 use hostnet::Error;
 use hostnet::iptables::Version;
@@ -102,7 +103,9 @@ fn fill(
         batch.create_chain(chain, hook, None);
     } else {
         let present = nft.rules(chain)?;
-        if present.iter().map(Rule::expressions).eq(rules.iter().cloned()) {
+        if present.iter().map(Rule::expressions).eq(rules.iter().cloned())
+            || (has_conditions(&present, rules) && has_rules_of_reference(nft, chain.table)?)
+        {
             return Ok(());
         }
         if !present.is_empty() {
@@ -113,6 +116,20 @@ fn fill(
         batch.append_rule(chain, rule.clone(), None);
     }
     Ok(())
+}
+
+/// Whether it is the one rule, with something before it.
+fn has_conditions(present: &[Rule], rules: &[Vec<Expression>]) -> bool {
+    let ([present], [rule]) = (present, rules) else { return false };
+    present.expressions().ends_with(rule)
+}
+
+fn has_rules_of_reference(nft: &mut Nft, table: Table) -> Result<bool, Error> {
+    let mut found = false;
+    for name in [HOSTPORTS, OLD_HOSTPORTS] {
+        found |= nft.rules(table.chain(name))?.iter().any(|rule| rule.tag().is_none());
+    }
+    Ok(found)
 }
 
 /// What of it is missing. The reference's own rules may have conditions before the jump.
