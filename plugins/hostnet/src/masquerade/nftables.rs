@@ -36,6 +36,7 @@ use crate::nft::{
     address, ip_version, load_address, masked_address, octets, read_address,
 };
 use crate::owner::Owner;
+use crate::valid::Valid;
 
 const TABLE: Table = Table { family: Family::Inet, name: "cni_plugins_masquerade" };
 const CHECKS: Chain<'static> = TABLE.chain("masq_checks");
@@ -132,6 +133,19 @@ pub fn remove(nft: &mut Nft, owner: &Owner) -> Result<(), Error> {
         let mut batch = Batch::default();
         for rule in owned(nft, owner)? {
             batch.remove_rule(CHECKS, rule.handle());
+        }
+        Ok(batch)
+    })
+}
+
+/// Removes the rules of this network's attachments that are not valid, whichever suite made them.
+pub fn remove_all_but(nft: &mut Nft, valid: &Valid) -> Result<(), Error> {
+    nft.settle(|nft| {
+        let mut batch = Batch::default();
+        for rule in nft.rules(CHECKS)? {
+            if rule.comment().is_some_and(|comment| valid.is_stale_comment(comment)) {
+                batch.remove_rule(CHECKS, rule.handle());
+            }
         }
         Ok(batch)
     })
