@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::plugin::with_prev_result;
-use tests::{Host, Plugin, Pod};
+use tests::{Host, Internet, Plugin, Pod};
 
 use crate::bridge_conf::{leases, links, with};
 use crate::masquerade_keys::PLUGINS;
@@ -30,15 +30,16 @@ pub fn network(plugin: &str, name: &str, number: usize, backend: &str) -> Value 
 /// A host with one plugin of ours and one backend.
 pub struct Lab {
     pub host: Host,
-    pub plugin: &'static str,
+    internet: Internet,
+    plugin: &'static str,
     programs: Option<TempDir>,
 }
 
 impl Lab {
     pub fn new(plugin: &'static str, is_legacy: bool) -> Self {
         let host = Host::new();
-        host.internet();
-        Self { host, plugin, programs: is_legacy.then(legacy) }
+        let internet = host.internet();
+        Self { host, internet, plugin, programs: is_legacy.then(legacy) }
     }
 
     /// A plugin of the lab's name with the lab's programs.
@@ -89,7 +90,7 @@ fn saved_by_legacy(host: &Host) -> String {
     lines.map(|line| line.split(" [").next().unwrap_or_default().to_owned() + "\n").collect()
 }
 
-/// Names that begin alike, and two containers whose chain in iptables is one: it is a hash of `abc` for both.
+/// Two networks whose names begin alike.
 #[test]
 fn what_is_of_no_valid_attachment_of_the_network_goes() {
     for plugin in PLUGINS {
@@ -101,12 +102,12 @@ fn what_is_of_no_valid_attachment_of_the_network_goes() {
             let kept = lab.add(&a, "keep", &pods[0], "eth0");
             let others = lab.add(&ab, "c", &pods[1], "eth0");
             let before = lab.state();
-            lab.add(&a, "bc", &pods[2], "eth0");
+            lab.add(&a, "gone", &pods[2], "eth0");
             let after = lab.state();
 
             lab.ours().gc(&a).success();
             lab.assert_state(&after);
-            lab.gc(&a, &[("keep", "eth0"), ("bc", "eth0"), ("../x", "eth0")]);
+            lab.gc(&a, &[("keep", "eth0"), ("gone", "eth0"), ("../x", "eth0")]);
             lab.assert_state(&after);
             lab.gc(&a, &[("keep", "eth0"), ("c", "eth0")]);
             lab.assert_state(&before);
@@ -124,6 +125,30 @@ fn what_is_of_no_valid_attachment_of_the_network_goes() {
             lab.gc(&ab, &[]);
             lab.assert_state(&none);
         }
+    }
+}
+
+/// Their chain in iptables is one: its name is a hash of `abc` for both. It stays for the other network's container, with
+/// what is in it, and without what led there from the address that is free again.
+#[test]
+fn a_chain_that_two_networks_share() {
+    for (backend, is_legacy) in &WAYS[1..] {
+        let lab = Lab::new("ptp", *is_legacy);
+        let (a, ab) = (network("ptp", "a", 1, backend), network("ptp", "ab", 2, backend));
+        let pods = [lab.host.pod(), lab.host.pod()];
+        let none = lab.state();
+        lab.add(&a, "bc", &pods[0], "eth0");
+        let result = lab.add(&ab, "c", &pods[1], "eth0");
+        lab.gc(&a, &[]);
+        let echo = lab.internet.listen();
+        for (there, node) in [(Internet::V4, Internet::HOST_V4), (Internet::V6, Internet::HOST_V6)] {
+            assert_eq!(pods[1].asks(there, &echo), Ok(node));
+        }
+        lab.check(&ab, &result, "c", &pods[1], "eth0");
+        let jumps = |state: &(tests::State, String)| format!("{}{}", state.0, state.1).contains("-s 10.1.0.2/32");
+        assert!(!jumps(&lab.state()));
+        lab.gc(&ab, &[]);
+        lab.assert_state(&none);
     }
 }
 
@@ -182,7 +207,7 @@ fn what_is_of_others_stays() {
         let links_of_others = r#"
             ip link add mine type veth peer name theirs
             ip link set mine alias "a c eth0"
-            ip link add veth01234567 type dummy
+            ip link add veth01234567 type bridge
             ip link set veth01234567 alias "a c eth0"
         "#;
         // Another network's of a similar name, and what is no name of a network.

@@ -16,12 +16,12 @@ fn theirs(conf: &Value) -> Value {
 }
 
 /// The kernel takes the links of a namespace away some time after it.
-fn wait_for_links(host: &Host, count: usize) {
+fn wait_for_links(host: &Host, wanted: &[String]) {
     let end = Instant::now() + Duration::from_secs(10);
-    while links(host, "veth").len() != count && Instant::now() < end {
+    while links(host, "veth") != wanted && Instant::now() < end {
         thread::sleep(Duration::from_millis(20));
     }
-    assert_eq!(links(host, "veth").len(), count);
+    assert_eq!(links(host, "veth"), wanted);
 }
 
 fn what_the_reference_left_goes(plugin: &'static str) {
@@ -34,7 +34,7 @@ fn what_the_reference_left_goes(plugin: &'static str) {
             }
             let (a, ab) = (network(plugin, "a", 1, backend), network(plugin, "ab", 2, backend));
             let mut pods = [lab.host.pod(), lab.host.pod(), lab.host.pod()];
-            let none = lab.state();
+            let (none, no_links) = (lab.state(), links(&lab.host, "veth"));
             let add = |conf: &Value, container: &str, number: usize| {
                 let pod = &pods[number];
                 reference().env("CNI_CONTAINERID", container).add(theirs(conf), pod, "eth0").success()
@@ -42,12 +42,12 @@ fn what_the_reference_left_goes(plugin: &'static str) {
             let kept = add(&a, "keep", 0);
             let others = add(&ab, "c", 1);
             wait_for_duplicate_detection(&lab.host);
-            let before = lab.state();
-            add(&a, "bc", 2);
+            let (before, two_links) = (lab.state(), links(&lab.host, "veth"));
+            add(&a, "gone", 2);
             let all = rules(&lab.host);
             pods[2].destroy();
-            wait_for_links(&lab.host, 2);
-            lab.gc(&a, &[("keep", "eth0"), ("bc", "eth0")]);
+            wait_for_links(&lab.host, &two_links);
+            lab.gc(&a, &[("keep", "eth0"), ("gone", "eth0")]);
             assert_eq!(rules(&lab.host), all, "{which} {backend}: it is valid, though dead");
             lab.gc(&a, &[("keep", "eth0")]);
             lab.assert_state(&before);
@@ -63,7 +63,7 @@ fn what_the_reference_left_goes(plugin: &'static str) {
             assert_eq!(left.is_empty(), plugin == "ptp");
             pods[0].destroy();
             pods[1].destroy();
-            wait_for_links(&lab.host, 0);
+            wait_for_links(&lab.host, &no_links);
             lab.gc(&ab, &[]);
             lab.assert_state(&none);
         }
