@@ -6,7 +6,7 @@
 //! masquerade rules. If one step fails, those before it are undone.
 //!
 //! DEL removes the masquerade rules of either backend, the veth pair, the lease and the spoof check. The
-//! bridge stays, and so does forwarding: other pods use them.
+//! bridge stays, and so does forwarding: other pods use them. GC removes the same of attachments that are no more.
 
 mod bridge;
 mod check;
@@ -18,7 +18,7 @@ mod port;
 use std::process::ExitCode;
 
 use hostnet::nft::Nft;
-use hostnet::{Netlink, Owner, Undo, egress, endpoint, ipam, link, spoof_check, veth};
+use hostnet::{Netlink, Owner, Undo, Valid, egress, endpoint, ipam, link, masquerade, spoof_check, veth};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::{Error, Success};
 
@@ -78,6 +78,18 @@ impl Plugin for Bridge {
             ipam::check(req, ipam)?;
         }
         check::attachment(req)
+    }
+
+    fn gc(&self, network: &Network<Conf>) -> Result<(), Error> {
+        let ipam_gc = || network.ipam().map_or(Ok(()), |ipam| ipam::gc(network, ipam));
+        let Some(valid) = Valid::of(network) else { return ipam_gc() };
+        // As in DEL, and for its reasons.
+        let mut nft = Nft::default();
+        let masquerade = masquerade::remove_all_but(&mut nft, &valid).map_err(Error::from);
+        let links = veth::remove_all_but(&valid).map_err(Error::from);
+        let leases = if links.is_ok() { ipam_gc() } else { Ok(()) };
+        let spoof_check = spoof_check::remove_all_but(&mut nft, &valid).map_err(Error::from);
+        Error::join([masquerade, links, leases, spoof_check].into_iter().filter_map(Result::err).collect())
     }
 
     fn status(&self, network: &Network<Conf>) -> Result<(), Error> {

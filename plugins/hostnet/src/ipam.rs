@@ -59,6 +59,14 @@ pub fn status<C>(network: &Network<C>, plugin: &str) -> Result<(), Error> {
     delegate::status(network, plugin)
 }
 
+/// Releases the leases of attachments that are not valid; what the runtime said of them is passed on as it is.
+///
+/// # Errors
+/// What the IPAM plugin says.
+pub fn gc<C>(network: &Network<C>, plugin: &str) -> Result<(), Error> {
+    delegate::gc(network, plugin)
+}
+
 /// The subnets that addresses are to come from, as far as the configuration says so in host-local's keys, which
 /// other IPAM plugins have taken over. `static` is told each address; what else stands there means nothing to it.
 fn subnets(stdin: &[u8]) -> Vec<Cidr> {

@@ -26,6 +26,7 @@ mod sys;
 pub mod sysctl;
 pub mod tc;
 pub mod undo;
+pub mod valid;
 pub mod veth;
 
 pub use error::{Error, Result};
@@ -33,3 +34,4 @@ pub use netlink::{Netlink, Socket};
 pub use netns::Netns;
 pub use owner::Owner;
 pub use undo::Undo;
+pub use valid::Valid;

@@ -47,6 +47,12 @@ impl Owner {
         format!("name: \"{}\" id: \"{}\"", self.network, self.container)
     }
 
+    /// The container that a comment of this form names, if it names this network.
+    pub fn container_in_iptables_comment(network: &NetworkName, comment: &str) -> Option<ContainerId> {
+        let rest = comment.strip_prefix("name: \"")?.strip_prefix(network.as_str())?.strip_prefix("\" id: \"")?;
+        rest.strip_suffix('"')?.parse().ok()
+    }
+
     /// Chain in table `nat` of iptables with an attachment's port mappings: `CNI-DN-` and 21 hex digits, of the same
     /// parts as [`iptables_chain`](Self::iptables_chain).
     pub fn hostport_chain(&self) -> String {
@@ -102,6 +108,15 @@ impl Owner {
         alias
     }
 
+    /// Whose an alias says a link is. `None` for somebody else's, and for one that was cut.
+    pub fn from_alias(alias: &str) -> Option<Self> {
+        let mut words = alias.split(' ');
+        let (network, container, ifname) = (words.next()?, words.next()?, words.next()?);
+        let owner =
+            Self { network: network.parse().ok()?, container: container.parse().ok()?, ifname: ifname.parse().ok()? };
+        (owner.alias() == alias && alias.len() < ALIAS_MAX).then_some(owner)
+    }
+
     /// The part of the spoof check's names that tells owners apart: `CONTAINER-IFNAME`.
     /// The network is not part of it: an interface name is unique in a container.
     pub fn spoof_check_id(&self) -> String {
@@ -142,10 +157,16 @@ mod tests {
     fn aliases_fit() {
         let mut owner = owner("brnet", "ctr1", "eth0");
         assert_eq!(owner.alias(), "brnet ctr1 eth0");
+        assert_eq!(Owner::from_alias(&owner.alias()), Some(owner.clone()));
+        for others in ["", "brnet", "brnet ctr1", "brnet ctr1 eth0 ", "brnet ctr1 eth0 x", "brnet  ctr1 eth0", "-a b c"]
+        {
+            assert_eq!(Owner::from_alias(others), None, "{others}");
+        }
         owner.container = "x".repeat(300).parse().unwrap();
         let long = owner.alias();
         owner.ifname = "eth1".parse().unwrap();
         assert_eq!((long.len(), owner.alias().len(), owner.alias() == long), (ALIAS_MAX, ALIAS_MAX, false));
+        assert_eq!(Owner::from_alias(&long), None);
     }
 
     #[test]

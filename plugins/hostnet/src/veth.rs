@@ -16,6 +16,7 @@ use crate::netlink::Netlink;
 use crate::owner::Owner;
 use crate::sysctl;
 use crate::undo::Undo;
+use crate::valid::Valid;
 
 /// How long an end may take to come up; the reference gives it as much.
 const UP_WITHIN: Duration = Duration::from_millis(2550);
@@ -111,6 +112,29 @@ fn remove_host_end(owner: &Owner) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes the pairs of this network's attachments that are not valid, also where the pod's end is in a namespace that
+/// lives: its address is about to be given to somebody else. The reference's pairs do not say whose they are, and stay.
+///
+/// # Errors
+/// What could not be removed; the others are.
+pub fn remove_all_but(valid: &Valid) -> Result<()> {
+    let mut host = Netlink::open()?;
+    let mut failed = Vec::new();
+    for link in link::list(&mut host)?.iter().filter(|link| is_stale(link, valid)) {
+        failed.extend(link::remove_by_index(&mut host, link.index).err().map(|error| error.to_string()));
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Error::other(format!("remove stale veth pairs of network {}", valid.network()), failed.join("; ")))
+}
+
+/// Anybody may write an alias: the name must be of the same owner.
+fn is_stale(link: &Link, valid: &Valid) -> bool {
+    let owner = link.alias.as_deref().filter(|_| link.is_kind("veth")).and_then(Owner::from_alias);
+    owner.is_some_and(|owner| valid.is_stale(&owner) && host_names(&owner).any(|name| name == link.name))
 }
 
 fn message<I>(pod: &Netlink, conf: &VethConf<'_, I>, host_name: &str) -> LinkMessage {

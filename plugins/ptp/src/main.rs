@@ -5,7 +5,7 @@
 //! pod's on the host's end, and forwarding; the masquerade rules. If one step fails, those before it are undone.
 //!
 //! DEL removes the masquerade rules of either backend, the pair with all that hangs on it, and the lease. Forwarding
-//! stays: other pods use it.
+//! stays: other pods use it. GC removes the same of attachments that are no more.
 
 mod check;
 mod conf;
@@ -17,7 +17,7 @@ mod pod;
 use std::process::ExitCode;
 
 use hostnet::nft::Nft;
-use hostnet::{Netlink, Owner, Undo, egress, ipam, veth};
+use hostnet::{Netlink, Owner, Undo, Valid, egress, ipam, masquerade, veth};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::{Error, Success};
 
@@ -67,6 +67,17 @@ impl Plugin for Ptp {
     fn check(&self, req: &Request<Conf>) -> Result<(), Error> {
         ipam::check(req, &req.conf().ipam)?;
         check::attachment(req)
+    }
+
+    fn gc(&self, network: &Network<Conf>) -> Result<(), Error> {
+        let ipam_gc = || ipam::gc(network, &network.conf().ipam);
+        let Some(valid) = Valid::of(network) else { return ipam_gc() };
+        // As in DEL, and for its reasons.
+        let mut nft = Nft::default();
+        let masquerade = masquerade::remove_all_but(&mut nft, &valid).map_err(Error::from);
+        let links = veth::remove_all_but(&valid).map_err(Error::from);
+        let leases = if links.is_ok() { ipam_gc() } else { Ok(()) };
+        Error::join([masquerade, links, leases].into_iter().filter_map(Result::err).collect())
     }
 
     fn status(&self, network: &Network<Conf>) -> Result<(), Error> {

@@ -58,6 +58,10 @@ mod firewall_policy;
 #[cfg(test)]
 mod firewall_refusal;
 #[cfg(test)]
+mod gc;
+#[cfg(test)]
+mod gc_interop;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod loopback;

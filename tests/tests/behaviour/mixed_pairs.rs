@@ -52,7 +52,7 @@ pub fn nft_alone() -> TempDir {
 }
 
 /// The reference's gateway address is tested for duplicates, and has its routes only then.
-fn wait_for_duplicate_detection(host: &Host) {
+pub fn wait_for_duplicate_detection(host: &Host) {
     let end = Instant::now() + Duration::from_secs(5);
     while Instant::now() < end && !host.run("ip -6 address show scope global tentative").is_empty() {
         thread::sleep(Duration::from_millis(100));

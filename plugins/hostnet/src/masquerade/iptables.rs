@@ -27,13 +27,13 @@ use crate::iptables::{Iptables, Rule, Version};
 use crate::nft::{self, Batch, Direction, Expression, Nft, Verdict};
 use crate::owner::Owner;
 
-const NAT: &str = "nat";
-const POSTROUTING: &str = "POSTROUTING";
+pub(super) const NAT: &str = "nat";
+pub(super) const POSTROUTING: &str = "POSTROUTING";
 
 const ACCEPT: &str = "ACCEPT";
 
 /// The comment of what is in the chain for an exempt network.
-const EXEMPT: &str = "nonMasqueradeCIDRs";
+pub(super) const EXEMPT: &str = "nonMasqueradeCIDRs";
 
 /// What a container needs in the table of one IP version.
 struct Rules {

@@ -5,6 +5,7 @@
 //! current network namespace, the node's.
 
 mod iptables;
+mod leftovers;
 mod nftables;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use libcni::types::Cidr;
 use crate::error::Error;
 use crate::nft::Nft;
 use crate::owner::Owner;
+use crate::valid::Valid;
 
 /// Who makes the rules: configuration key `ipMasqBackend`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,21 +97,32 @@ pub fn remove(owner: &Owner, keep: &[IpAddr]) -> Result<(), Error> {
 
 /// [`remove`] over a connection of the caller's: one that also removes links does so before it drops the connection.
 pub fn remove_over(nft: &mut Nft, owner: &Owner, keep: &[IpAddr]) -> Result<(), Error> {
-    let mut errors = Vec::new();
-    let mut note = |outcome: Result<(), Error>, is_usable: fn() -> bool| {
-        if let Err(error) = outcome
-            && is_usable()
-        {
-            errors.push(error.to_string());
-        }
-    };
-    note(nftables::remove(nft, owner), Nft::is_usable);
-    note(iptables::remove_nft(nft, owner, keep), Nft::is_usable);
-    note(iptables::remove_legacy(owner, keep), iptables::is_usable);
-    if errors.is_empty() {
-        return Ok(());
-    }
-    Err(Error::other(format!("remove masquerade rules of container {}", owner.container), errors.join("; ")))
+    let outcomes: [Outcome; 3] = [
+        (nftables::remove(nft, owner), Nft::is_usable),
+        (iptables::remove_nft(nft, owner, keep), Nft::is_usable),
+        (iptables::remove_legacy(owner, keep), iptables::is_usable),
+    ];
+    join(outcomes, || format!("remove masquerade rules of container {}", owner.container))
+}
+
+/// Removes the rules, of both backends, of this network's attachments that are not valid. With iptables the interfaces of
+/// a container share a chain: it stays while one of them is valid. Errors are as [`remove`]'s.
+pub fn remove_all_but(nft: &mut Nft, valid: &Valid) -> Result<(), Error> {
+    let outcomes: [Outcome; 3] = [
+        (nftables::remove_all_but(nft, valid), Nft::is_usable),
+        (leftovers::remove_nft(nft, valid), Nft::is_usable),
+        (leftovers::remove_legacy(valid), iptables::is_usable),
+    ];
+    join(outcomes, || format!("remove stale masquerade rules of network {}", valid.network()))
+}
+
+/// What came of one backend, and whether it works here at all.
+type Outcome = (Result<(), Error>, fn() -> bool);
+
+fn join(outcomes: [Outcome; 3], doing: impl FnOnce() -> String) -> Result<(), Error> {
+    let failed = outcomes.into_iter().filter_map(|(outcome, is_usable)| outcome.err().filter(|_| is_usable()));
+    let failed: Vec<_> = failed.map(|error| error.to_string()).collect();
+    if failed.is_empty() { Ok(()) } else { Err(Error::other(doing(), failed.join("; "))) }
 }
 
 /// Compares the rules with what [`add`] makes. Without a backend, either may have made them.

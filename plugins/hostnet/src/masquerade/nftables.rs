@@ -38,6 +38,7 @@ use crate::nft::{
     address, ip_version, load_address, masked_address, octets, read_address,
 };
 use crate::owner::Owner;
+use crate::valid::Valid;
 
 const TABLE: Table = Table { family: Family::Inet, name: "cni_plugins_masquerade" };
 const CHECKS: Chain<'static> = TABLE.chain("masq_checks");
@@ -145,6 +146,19 @@ fn remove_owned(nft: &mut Nft, batch: &mut Batch, owner: &Owner) -> Result<(), E
         batch.remove_rule(CHECKS, rule.handle());
     }
     Ok(())
+}
+
+/// Removes the rules of this network's attachments that are not valid, whichever suite made them.
+pub fn remove_all_but(nft: &mut Nft, valid: &Valid) -> Result<(), Error> {
+    nft.settle(|nft| {
+        let mut batch = Batch::default();
+        for rule in nft.rules(CHECKS)? {
+            if rule.comment().is_some_and(|comment| valid.is_stale_comment(comment)) {
+                batch.remove_rule(CHECKS, rule.handle());
+            }
+        }
+        Ok(batch)
+    })
 }
 
 pub fn check(owner: &Owner, policy: &Policy, addrs: &[Cidr]) -> Result<(), Error> {

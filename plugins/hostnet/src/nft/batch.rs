@@ -107,6 +107,17 @@ impl Batch {
         self.push(Message::new(chain.table.family, message), flags, || format!("add rule to {chain}"));
     }
 
+    /// A rule at the end of a chain, with a whole comment and as much of a tag as there is room for beside it.
+    pub fn append_tagged_rule(&mut self, chain: Chain<'_>, expressions: Vec<Expression>, comment: &[u8], tag: &[u8]) {
+        let mut attributes = rule_place(chain);
+        attributes
+            .push(RuleAttribute::Expressions(expressions.into_iter().map(|expression| expression.write()).collect()));
+        attributes.push(RuleAttribute::UserData(userdata::with_tag(userdata::from_comment(comment), tag)));
+        let message = NfTablesMessage::NewRule(RuleMessage { attributes });
+        let flags = NLM_F_CREATE | NLM_F_APPEND;
+        self.push(Message::new(chain.table.family, message), flags, || format!("add rule to {chain}"));
+    }
+
     /// A rule at the beginning of a chain, with a comment, and a tag that says whose it is: `nft` shows the one and passes
     /// over the other. What does not fit of the tag is cut off.
     pub fn insert_rule(&mut self, chain: Chain<'_>, expressions: Vec<Expression>, comment: &[u8], tag: &[u8]) {

@@ -17,6 +17,8 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProto
 
 use super::{Chain, Element, Expression, Table, userdata};
 
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_HANDLE: u16 = 3;
@@ -27,6 +29,9 @@ const NFTA_DATA_VALUE: u16 = 1;
 /// Of a match; a target's are the same.
 const NFTA_MATCH_NAME: u16 = 1;
 const NFTA_MATCH_INFO: u16 = 3;
+
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWCHAIN`: the message a chain is listed in.
+const NEWCHAIN: u16 = 0x0a03;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE`: the message a rule is listed in.
 const NEWRULE: u16 = 0x0a06;
@@ -66,6 +71,11 @@ impl Message {
         Self::new(chain.table.family, NfTablesMessage::GetChain(ChainMessage { attributes }))
     }
 
+    pub(super) fn get_chains(table: Table) -> Self {
+        let attributes = vec![ChainAttribute::Table(table.name.to_owned())];
+        Self::new(table.family, NfTablesMessage::GetChain(ChainMessage { attributes }))
+    }
+
     pub(super) fn get_rules(chain: Chain<'_>) -> Self {
         let attributes =
             vec![RuleAttribute::Table(chain.table.name.to_owned()), RuleAttribute::Chain(chain.name.to_owned())];
@@ -82,6 +92,14 @@ impl Message {
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         NetlinkMessage::new(header, NetlinkPayload::InnerMessage(self))
+    }
+
+    /// The name of the chain that is listed, if it is in this table.
+    pub(super) fn chain_of(&self, table: Table) -> Option<String> {
+        let Self::Answer { kind: NEWCHAIN, payload } = self else { return None };
+        let text = |kind| find(payload.get(HEADER_LEN..)?, kind)?.strip_suffix(&[0]);
+        let name = text(NFTA_CHAIN_NAME)?;
+        (text(NFTA_CHAIN_TABLE)? == table.name.as_bytes()).then(|| String::from_utf8_lossy(name).into_owned())
     }
 
     pub(super) fn into_rule(self) -> Option<Rule> {

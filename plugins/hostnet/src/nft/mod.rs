@@ -76,6 +76,17 @@ impl Nft {
         }
     }
 
+    /// The names of a table's chains; none when the table is absent.
+    pub fn chains(&mut self, table: Table) -> Result<Vec<String>, Error> {
+        let answers = match self.socket().and_then(|socket| socket.dump(Message::get_chains(table))) {
+            Ok(answers) => answers,
+            Err(failure) if failure.errno() == Some(libc::ENOENT) => return Ok(Vec::new()),
+            Err(failure) => return Err(failure.doing(format!("list the chains of {table}"))),
+        };
+        // The kernel lists those of every table of the family.
+        Ok(answers.iter().filter_map(|answer| answer.chain_of(table)).collect())
+    }
+
     /// The rules of one chain in their order; none when the chain, or its table, is absent.
     pub fn rules(&mut self, chain: Chain<'_>) -> Result<Vec<Rule>, Error> {
         let answers = match self.socket().and_then(|socket| socket.dump(Message::get_rules(chain))) {

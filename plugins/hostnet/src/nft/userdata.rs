@@ -30,9 +30,16 @@ pub fn from_comment(comment: &[u8]) -> Vec<u8> {
 
 /// User data of a rule that holds a comment, short enough for `nft` to print it, and a tag.
 pub fn from_comment_and_tag(comment: &[u8], tag: &[u8]) -> Vec<u8> {
-    let mut data = from_comment(comment.get(..PRINTED_MAX).unwrap_or(comment));
+    with_tag(from_comment(comment.get(..PRINTED_MAX).unwrap_or(comment)), tag)
+}
+
+/// User data, and a tag as far as there is room for it.
+pub fn with_tag(mut data: Vec<u8>, tag: &[u8]) -> Vec<u8> {
     let room = DATA_MAX.saturating_sub(data.len() + 2);
     let tag = tag.get(..room).unwrap_or(tag);
+    if tag.is_empty() {
+        return data;
+    }
     data.extend([TAG, u8::try_from(tag.len()).unwrap_or(u8::MAX)]);
     data.extend_from_slice(tag);
     data
@@ -87,6 +94,8 @@ mod tests {
         let long = from_comment_and_tag(&[b'c'; 300], &[b't'; 300]);
         assert_eq!((long.len(), comment(&long).unwrap().len()), (256, 128));
         assert!(tag(&long).unwrap().len() > 100);
+        let full = from_comment(&[b'c'; 300]);
+        assert_eq!(with_tag(full.clone(), b"tag"), full);
     }
 
     #[test]
