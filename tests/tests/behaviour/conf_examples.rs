@@ -8,7 +8,7 @@ use serde_json::Value;
 use tests::{Host, Internet, bins};
 
 use crate::bridge_conf::{leases, links, rules};
-use crate::masquerade_examples;
+use crate::{chained_examples, masquerade_examples};
 
 /// What an example promises.
 struct Example {
@@ -83,7 +83,12 @@ pub fn directory() -> PathBuf {
 
 /// All files that some test runs.
 fn covered() -> impl Iterator<Item = &'static str> {
-    EXAMPLES.iter().map(|example| example.file).chain(IN_THE_MACHINE).chain(masquerade_examples::FILES)
+    EXAMPLES
+        .iter()
+        .map(|example| example.file)
+        .chain(IN_THE_MACHINE)
+        .chain(masquerade_examples::FILES)
+        .chain(chained_examples::FILES)
 }
 
 #[test]

@@ -36,6 +36,8 @@ mod bridge_port;
 #[cfg(test)]
 mod bridge_routes;
 #[cfg(test)]
+mod chained_examples;
+#[cfg(test)]
 mod conf_examples;
 #[cfg(test)]
 mod damage;
