@@ -53,6 +53,8 @@ fn flows_that_go_elsewhere_are_forgotten_and_no_others() {
         let server = pod.listen();
         let result = host.plugin("bridge").add(main_conf("bridge"), &pod, "eth0").success();
         let (v4, v6) = (Internet::HOST_V4.to_string(), Internet::HOST_V6.to_string());
+        // What is sent but once must not be lost to a link that has only just come up.
+        assert!(pod.pings(&v4) && pod.pings(&v6), "{backend}");
         for node in [&v4, &v6] {
             send(&internet, 4000, node, PORT); // to the port, before it is mapped
             send(&internet, 4001, node, PORT + 1); // to another port

@@ -97,6 +97,8 @@ fn ours(root: &Path, env: &Environment, filters: &[String]) -> Result<bool, Stri
             "--no-fail-fast",
             "--no-tests=pass",
             "--status-level=slow",
+            // Packets get lost where too much runs at once. Once more, and it is named as flaky at the end.
+            "--retries=1",
             &threads,
             "--",
         ]);
