@@ -32,8 +32,10 @@
 
 pub mod bins;
 pub mod cluster;
+pub mod dbus;
 pub mod echo;
 pub mod findings;
+pub mod firewalld;
 pub mod frame;
 pub mod host;
 pub mod internet;

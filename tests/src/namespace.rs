@@ -4,6 +4,7 @@
 //! such a thread is born in the namespace.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use std::thread;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::Value;
+
+use crate::echo;
 
 /// Where Debian keeps the programs; the caller's PATH may lack the directories for root.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -137,6 +140,13 @@ impl Namespace {
         self.enter(|| {
             std::fs::write(format!("/proc/sys/{key}"), value).unwrap_or_else(|e| panic!("sysctl {key}={value}: {e}"));
         });
+    }
+
+    /// Asks whatever echo server answers at this address and port, over UDP and TCP, which source address it sees; panics
+    /// when the two differ. Err when there was no answer within four seconds.
+    pub fn asks_at(&self, address: &str, port: u16) -> Result<IpAddr, String> {
+        let address: IpAddr = address.parse().unwrap_or_else(|e| panic!("address {address}: {e}"));
+        self.enter(|| echo::ask(address, port))
     }
 
     /// Whether one ICMP echo is answered within two seconds. The address may be of either family.

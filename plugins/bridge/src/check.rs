@@ -71,7 +71,8 @@ fn port(host: &mut Netlink, conf: &Conf, bridge: &Link, in_pod: &Link, listed: &
         return Err(missing(Error::internal(format!("{} is no port of it", port.name))));
     }
     let wanted = Port { hairpin: conf.hairpin, isolated: conf.isolated };
-    if port.port.is_some_and(|found| found != wanted) {
+    // A port that is isolated beyond what is configured is the firewall plugin's (`ingressPolicy: isolated`).
+    if port.port.is_some_and(|found| found.hairpin != wanted.hairpin || (wanted.isolated && !found.isolated)) {
         return Err(Error::internal(format!("Bridge port {} is {:?}, configured is {wanted:?}", port.name, port.port)));
     }
     if conf.has_port_vlans() {

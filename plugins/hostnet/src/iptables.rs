@@ -36,8 +36,13 @@ impl Version {
 
     /// Where the nf_tables flavour keeps its table `nat`.
     pub fn nft_nat(self) -> nft::Table {
+        self.nft_table("nat")
+    }
+
+    /// Where it keeps a table.
+    pub fn nft_table(self, name: &'static str) -> nft::Table {
         let family = if self == Self::V4 { nft::Family::Ip } else { nft::Family::Ip6 };
-        nft::Table { family, name: "nat" }
+        nft::Table { family, name }
     }
 
     /// Whether the legacy flavour has this table in the current network namespace. To ask `iptables`
@@ -84,6 +89,13 @@ impl Iptables {
         listed.is_ok_and(|output| matches!(output.code, Some(0 | 1)))
     }
 
+    /// Whether the program is known to keep its rules in nf_tables, where they can be read without it. Its name says
+    /// so, behind all links: `xtables-nft-multi`. A script in its place says nothing.
+    pub fn is_nft(&self) -> bool {
+        let target = self.restore.canonicalize();
+        target.is_ok_and(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("nft")))
+    }
+
     /// Applies commands (`-N CHAIN`, `-A CHAIN ...`), all or none, to one table.
     ///
     /// A chain is made by `-N`, not by the `:CHAIN` of saved rules, which would flush one that exists.
@@ -105,6 +117,15 @@ impl Iptables {
     pub fn rules(&self, table: &str, chain: &str) -> Result<Option<Vec<Rule>>, Error> {
         let listed = self.list(table, chain)?;
         Ok(listed.map(|lines| lines.iter().filter_map(|line| Rule::read(line)).collect()))
+    }
+
+    /// A whole table as `-S` prints it: chains as `-N CHAIN`, then rules as `-A CHAIN ...`.
+    pub fn list_table(&self, table: &str) -> Result<Vec<String>, Error> {
+        let output = process::run(&self.iptables, &["-t", table, "-S", WAIT], b"")?;
+        match output.code {
+            Some(0) => Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()),
+            _ => Err(refusal(&self.iptables, &format!("list table {table}"), &output)),
+        }
     }
 
     /// A chain's lines as `-S` prints them. `None` where there is no such chain; iptables has the same exit status

@@ -3,6 +3,7 @@
 
 pub mod addr;
 pub mod bridge;
+pub mod conntrack;
 pub mod egress;
 pub mod endpoint;
 pub mod error;
@@ -10,11 +11,13 @@ pub mod ifb;
 pub mod ipam;
 pub mod iptables;
 pub mod link;
+pub mod lock;
 pub mod masquerade;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod owner;
+pub mod ports;
 pub mod prev_result;
 mod process;
 pub mod route;

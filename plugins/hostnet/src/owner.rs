@@ -47,11 +47,33 @@ impl Owner {
         format!("name: \"{}\" id: \"{}\"", self.network, self.container)
     }
 
+    /// Chain in table `nat` of iptables with an attachment's port mappings: `CNI-DN-` and 21 hex digits, of the same
+    /// parts as [`iptables_chain`](Self::iptables_chain).
+    pub fn hostport_chain(&self) -> String {
+        format!("CNI-DN-{}", hash(&[self.network.as_str(), self.container.as_str()], 21))
+    }
+
+    /// The same of an attachment whose chain is another's already: of a second interface of a container on one network.
+    pub fn own_hostport_chain(&self) -> String {
+        format!("CNI-DN-{}", hash(&[&self.nft_comment_prefix()], 21))
+    }
+
+    /// Chain in which the reference kept source translations before its version 0.7.
+    pub fn old_hostport_chain(&self) -> String {
+        format!("CNI-SN-{}", hash(&[self.network.as_str(), self.container.as_str()], 21))
+    }
+
     /// What the comment of every nftables masquerade rule of this owner begins with:
     /// 16 hex digits for the network, `-`, 16 for interface and container.
     pub fn nft_comment_prefix(&self) -> String {
-        let network = hash(&[self.network.as_str()], 16);
-        format!("{network}-{}", hash(&[self.ifname.as_str(), ":", self.container.as_str()], 16))
+        let network = Self::nft_network_prefix(&self.network);
+        format!("{network}{}", hash(&[self.ifname.as_str(), ":", self.container.as_str()], 16))
+    }
+
+    /// What [`nft_comment_prefix`](Self::nft_comment_prefix) begins with for every owner on a network: 16 hex digits
+    /// and `-`.
+    pub fn nft_network_prefix(network: &NetworkName) -> String {
+        format!("{}-", hash(&[network.as_str()], 16))
     }
 
     /// Comment of every nftables masquerade rule. Bytes, because the cut at 128 may split a character.
@@ -132,6 +154,23 @@ mod tests {
         ] {
             assert_eq!(owner(network, container, "eth0").iptables_chain(), chain);
         }
+    }
+
+    #[test]
+    fn hostport_chains_are_the_references() {
+        let container = "icee6giejonei6sohng6ahngee7laquohquee9shiGo7fohferakah3Feiyoolu2pei7ciPhoh7shaoX6vai3vuf0ahfaeng8yohb9c\
+            eu0daez5hashee8ooYai5wa3y";
+        for (network, container, chain) in [
+            ("spec2net", "ctr1", "CNI-DN-4a087b41196ab77113b3f"),
+            ("testNetName", container, "CNI-DN-bfd599665540dd91d5d28"),
+            ("test", container, "CNI-DN-67e92b96e692a494b6b85"),
+        ] {
+            assert_eq!(owner(network, container, "eth0").hostport_chain(), chain);
+        }
+        let (one, two) = (owner("net", "ctr", "eth0"), owner("net", "ctr", "eth1"));
+        assert_eq!(one.hostport_chain(), two.hostport_chain());
+        assert_ne!(one.own_hostport_chain(), two.own_hostport_chain());
+        assert_eq!(one.own_hostport_chain().len(), 28);
     }
 
     #[test]

@@ -210,6 +210,29 @@ pub fn remove(nl: &mut Netlink, route: &Route) -> Result<bool> {
     }
 }
 
+/// The index of the link by which this node sends packets to `addr`; `None` where it has no route.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn link_towards(nl: &mut Netlink, addr: IpAddr) -> Result<Option<u32>> {
+    let mut request = RouteMessage::default();
+    let dst = Cidr::host(addr);
+    request.header.address_family = family(&dst);
+    request.header.destination_prefix_length = dst.prefix_len();
+    request.attributes.push(RouteAttribute::Destination(addr.into()));
+    match nl.socket.get(RouteNetlinkMessage::GetRoute(request)) {
+        Ok(RouteNetlinkMessage::NewRoute(answer)) => {
+            Ok(answer.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            }))
+        }
+        Ok(_) => Ok(None),
+        Err(failure) if matches!(failure.errno(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => Ok(None),
+        Err(failure) => Err(failure.doing(format!("look up the route to {addr} in {}", nl.netns()))),
+    }
+}
+
 /// The unicast routes that match the filter, of both families where it names no destination. A route with
 /// several next hops is as many routes here.
 ///

@@ -371,13 +371,14 @@ fn every_refusal_is_an_error_with_its_code_and_changes_nothing() {
     ];
     // The groups side by side: most of the time goes into looking at the state.
     let wrong: Vec<String> = std::thread::scope(|scope| {
-        let threads: Vec<_> = groups.map(|group| scope.spawn(move || refusals(group()))).into();
+        let threads: Vec<_> = groups.map(|group| scope.spawn(move || refusals(&group()))).into();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     assert!(wrong.is_empty(), "{} refusals are not as they should be:\n\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
-fn refusals(rows: Vec<Row>) -> Vec<String> {
+/// What is wrong with how these rows were refused.
+pub fn refusals(rows: &[Row]) -> Vec<String> {
     let judged = rows.iter().map(|row| (row.what, row.run()));
     judged.filter(|(_, wrong)| !wrong.is_empty()).map(|(what, wrong)| format!("{what}: {}", wrong.join("\n"))).collect()
 }

@@ -39,6 +39,22 @@ mod conf_examples;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod firewall;
+#[cfg(test)]
+mod firewall_conf;
+#[cfg(test)]
+mod firewall_firewalld;
+#[cfg(test)]
+mod firewall_interop;
+#[cfg(test)]
+mod firewall_kube;
+#[cfg(test)]
+mod firewall_owner;
+#[cfg(test)]
+mod firewall_policy;
+#[cfg(test)]
+mod firewall_refusal;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod loopback;
@@ -52,6 +68,18 @@ mod masquerade_refusals;
 mod mixed_pairs;
 #[cfg(test)]
 mod parallel;
+#[cfg(test)]
+mod portmap;
+#[cfg(test)]
+mod portmap_conf;
+#[cfg(test)]
+mod portmap_interop;
+#[cfg(test)]
+mod portmap_node;
+#[cfg(test)]
+mod portmap_refusals;
+#[cfg(test)]
+mod portmap_rules;
 #[cfg(test)]
 mod ptp;
 #[cfg(test)]

@@ -61,13 +61,11 @@ const PORTMAP_LEAVES: [&str; 4] = ["CNI-HOSTPORT-", "cni_hostport", "route_local
 const FIREWALL_LEAVES: [&str; 3] = ["CNI-FORWARD", "CNI-ADMIN", "cni_firewall"];
 
 #[test]
-#[ignore = "needs the plugin portmap"]
 fn host_ports_from_everywhere_over_bridge() {
     in_every_backend(Plugin::Bridge, Masquerade::All, with_host_ports);
 }
 
 #[test]
-#[ignore = "needs the plugin portmap"]
 fn host_ports_from_everywhere_over_ptp() {
     in_every_backend(Plugin::Ptp, Masquerade::All, with_host_ports);
 }
@@ -84,13 +82,11 @@ fn with_host_ports(combination: Combination) {
 /// The reference accepts a pod's packets before kube-proxy refuses them, so that a Service without endpoints is waited
 /// for; and what comes to a `NodePort` with policy Local from outside is dropped.
 #[test]
-#[ignore = "needs the plugin firewall"]
 fn with_firewall_every_path_where_forward_drops_over_bridge() {
     in_every_backend(Plugin::Bridge, Masquerade::All, with_firewall);
 }
 
 #[test]
-#[ignore = "needs the plugin firewall"]
 fn with_firewall_every_path_where_forward_drops_over_ptp() {
     in_every_backend(Plugin::Ptp, Masquerade::All, with_firewall);
 }
@@ -109,13 +105,11 @@ fn with_firewall(combination: Combination) {
 
 /// What the backend nftables accepts others may still refuse: kube-proxy does.
 #[test]
-#[ignore = "needs the plugin firewall"]
 fn with_firewall_by_nftables_every_path_over_bridge() {
     in_every_backend(Plugin::Bridge, Masquerade::All, with_firewall_by_nftables);
 }
 
 #[test]
-#[ignore = "needs the plugin firewall"]
 fn with_firewall_by_nftables_every_path_over_ptp() {
     in_every_backend(Plugin::Ptp, Masquerade::All, with_firewall_by_nftables);
 }
@@ -126,13 +120,11 @@ fn with_firewall_by_nftables(combination: Combination) {
 
 /// With the reference, what comes from outside to a hostPort is dropped.
 #[test]
-#[ignore = "needs the plugins portmap and firewall"]
 fn host_ports_where_forward_drops_over_bridge() {
     in_every_backend(Plugin::Bridge, Masquerade::All, with_host_ports_and_firewall);
 }
 
 #[test]
-#[ignore = "needs the plugins portmap and firewall"]
 fn host_ports_where_forward_drops_over_ptp() {
     in_every_backend(Plugin::Ptp, Masquerade::All, with_host_ports_and_firewall);
 }

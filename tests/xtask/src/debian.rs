@@ -5,8 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Programs of others that the tests read state with, and the plugins they compare with.
-pub const TOOLS: [&str; 7] =
-    ["iptables", "nftables", "iproute2", "iputils-ping", "tcpdump", "conntrack", "containernetworking-plugins"];
+pub const TOOLS: [&str; 11] = [
+    "iptables",
+    "nftables",
+    "iproute2",
+    "iputils-ping",
+    "tcpdump",
+    "conntrack",
+    "strace",
+    "containernetworking-plugins",
+    "dbus-daemon",
+    "python3-firewall",
+    "python3-nftables",
+];
 
 /// A machine with another kernel, for what this one lacks.
 pub const VM: [&str; 4] = ["qemu-system-x86", "busybox-static", "kmod", "xz-utils"];
@@ -47,6 +58,37 @@ pub fn newest_reference(directory: &Path) -> Result<PathBuf, String> {
     Ok(unpacked.join("usr/lib/cni"))
 }
 
+/// Debian's firewalld, unpacked below `directory` once. Never installed: a machine with systemd would start it, on its own
+/// network. What it is made of (`python3-firewall`) is installed; only the daemon and its configuration are here.
+pub fn firewalld(directory: &Path) -> Result<PathBuf, String> {
+    let unpacked = directory.join("firewalld");
+    if !unpacked.is_dir() {
+        println!("downloading firewalld (not installed)");
+        apt(&["update"])?;
+        let work = directory.join("download-firewalld");
+        let unpack = || -> Result<(), String> {
+            drop(fs::remove_dir_all(&work));
+            fs::create_dir_all(&work).map_err(|e| format!("make {}: {e}", work.display()))?;
+            let mut download = Command::new("apt-get");
+            download.args(["-qq", "-o", "APT::Sandbox::User=root", "download", "firewalld"]).current_dir(&work);
+            output(&mut download)?;
+            unpack_archive(&work)
+        };
+        unpack().map_err(|e| format!("firewalld: {e}"))?;
+        fs::rename(work.join("unpacked"), &unpacked).map_err(|e| format!("rename to {}: {e}", unpacked.display()))?;
+        drop(fs::remove_dir_all(&work));
+    }
+    Ok(unpacked)
+}
+
+/// Unpacks the one archive of a directory into `unpacked` there.
+fn unpack_archive(work: &Path) -> Result<(), String> {
+    let files = fs::read_dir(work).map_err(|e| format!("read {}: {e}", work.display()))?;
+    let is_archive = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
+    let archive = files.flatten().map(|entry| entry.path()).find(is_archive).ok_or("apt-get downloaded nothing")?;
+    output(Command::new("dpkg-deb").arg("-x").arg(archive).arg(work.join("unpacked"))).map(|_| ())
+}
+
 fn fetch(work: &Path) -> Result<(), String> {
     drop(fs::remove_dir_all(work));
     for directory in ["lists/partial", "cache/archives/partial", "unpacked"] {
@@ -69,10 +111,7 @@ fn fetch(work: &Path) -> Result<(), String> {
     };
     output(apt().arg("update"))?;
     output(apt().args(["download", "containernetworking-plugins/sid"]))?;
-    let files = fs::read_dir(work).map_err(|e| format!("read {}: {e}", work.display()))?;
-    let is_archive = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
-    let archive = files.flatten().map(|entry| entry.path()).find(is_archive).ok_or("apt-get downloaded nothing")?;
-    output(Command::new("dpkg-deb").arg("-x").arg(archive).arg(work.join("unpacked"))).map(|_| ())
+    unpack_archive(work)
 }
 
 fn output(command: &mut Command) -> Result<String, String> {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tests::bins::{self, Workspace};
-use tests::{Host, namespace};
+use tests::{Host, firewalld, namespace};
 
 use crate::{debian, toolchain, vm};
 
@@ -43,7 +43,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
 }
 
 /// What tells a test which binaries to run.
-type Environment = [(&'static str, String); 3];
+type Environment = [(&'static str, String); 4];
 
 fn environment(workspace: &Workspace, plugins: &Path) -> Result<Environment, String> {
     let newest = match std::env::var(bins::NEWEST_REFERENCE) {
@@ -51,7 +51,16 @@ fn environment(workspace: &Workspace, plugins: &Path) -> Result<Environment, Str
         Err(_) => debian::newest_reference(&workspace.target.join("reference"))?.display().to_string(),
     };
     let reference = std::env::var(bins::REFERENCE).unwrap_or_else(|_| bins::DEBIAN.to_owned());
-    Ok([(bins::OURS, plugins.display().to_string()), (bins::REFERENCE, reference), (bins::NEWEST_REFERENCE, newest)])
+    let firewalld = match std::env::var(firewalld::UNPACKED) {
+        Ok(named) => named,
+        Err(_) => debian::firewalld(&workspace.target.join("reference"))?.display().to_string(),
+    };
+    Ok([
+        (firewalld::UNPACKED, firewalld),
+        (bins::OURS, plugins.display().to_string()),
+        (bins::REFERENCE, reference),
+        (bins::NEWEST_REFERENCE, newest),
+    ])
 }
 
 fn not_root() -> String {

@@ -77,6 +77,16 @@ const BRIDGE: Keys = &[
     ("disableContainerInterface", Flag),
 ];
 
+const PORTMAP: Keys = &[
+    ("backend", Text),
+    ("snat", Flag),
+    ("masqAll", Flag),
+    ("markMasqBit", Number),
+    ("externalSetMarkChain", Text),
+    ("conditionsV4", List(&Text)),
+    ("conditionsV6", List(&Text)),
+];
+
 const PTP: Keys = &[("mtu", Number)];
 
 /// Of every plugin that routes a pod: `hostnet::egress` reads them.
@@ -91,6 +101,9 @@ const EGRESS: Keys = &[
 ];
 
 const TRUNK: Keys = &[("minID", Number), ("maxID", Number), ("id", Number)];
+
+const FIREWALL: Keys =
+    &[("backend", Text), ("iptablesAdminChainName", Text), ("firewalldZone", Text), ("ingressPolicy", Text)];
 
 const TUNING: Keys = &[
     ("sysctl", Table(&Text)),
@@ -150,7 +163,9 @@ pub fn judge_plugin(document: &Document, path: &str, plugin: &Object, findings: 
         "bandwidth" => Some(BANDWIDTH),
         "bridge" => Some(BRIDGE),
         "loopback" => Some(&[]),
+        "portmap" => Some(PORTMAP),
         "ptp" => Some(PTP),
+        "firewall" => Some(FIREWALL),
         "tuning" => Some(TUNING),
         _ => None,
     };

@@ -7,7 +7,9 @@ use crate::node::Node;
 /// A node with the plugins that `validate` knows.
 fn node_to_validate() -> Node {
     let node = Node::new();
-    for name in ["bandwidth", "bridge", "host-local", "loopback", "other", "ptp", "static", "tuning"] {
+    let names =
+        ["bandwidth", "bridge", "firewall", "host-local", "loopback", "other", "portmap", "ptp", "static", "tuning"];
+    for name in names {
         node.plugin(name, "");
     }
     node
@@ -282,6 +284,7 @@ fn keys_of(file: &str, name: &str) -> Vec<String> {
 fn every_key_of_our_plugins_is_known() {
     let nulls = |keys: Vec<String>| keys.iter().map(|key| format!(",\"{key}\":null")).collect::<String>();
     let bridge = nulls(keys_of("plugins/bridge/src/conf.rs", "Raw"));
+    let firewall = nulls(keys_of("plugins/firewall/src/conf.rs", "Raw"));
     let ptp = nulls(keys_of("plugins/ptp/src/conf.rs", "Raw"));
     let egress = nulls(keys_of("plugins/hostnet/src/egress.rs", "Keys"));
     let trunk = nulls(keys_of("plugins/bridge/src/conf.rs", "RawTrunk"));
@@ -289,11 +292,13 @@ fn every_key_of_our_plugins_is_known() {
     let range = nulls(keys_of("ipam/host-local/src/conf.rs", "RawRange")).replace(",\"subnet\":null", "");
     let fixed = nulls(keys_of("ipam/static/src/conf.rs", "RawIpam"));
     let address = nulls(keys_of("ipam/static/src/conf.rs", "RawAddress")).replace(",\"address\":null", "");
+    let portmap = nulls(keys_of("plugins/portmap/src/conf.rs", "Raw"));
     let node = node_to_validate();
     node.conf(
         "10-all.conflist",
         &format!(
             r#"{{"cniVersion":"1.0.0","name":"n","plugins":[{{"type":"bridge"{bridge}{egress}}},{{"type":"ptp"{ptp}{egress}}},
+            {{"type":"firewall"{firewall}}},{{"type":"portmap"{portmap}}},
             {{"type":"bridge","vlanTrunk":[{{"minID":1{trunk}}}],"ipam":{{"type":"host-local"{ipam}}}}},
             {{"type":"bridge","ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.0.0.0/8"{range}}}]]}}}},
             {{"type":"bridge","ipam":{{"type":"static"{fixed}}}}},

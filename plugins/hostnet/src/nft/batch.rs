@@ -107,6 +107,17 @@ impl Batch {
         self.push(Message::new(chain.table.family, message), flags, || format!("add rule to {chain}"));
     }
 
+    /// A rule at the beginning of a chain, with a comment, and a tag that says whose it is: `nft` shows the one and passes
+    /// over the other. What does not fit of the tag is cut off.
+    pub fn insert_rule(&mut self, chain: Chain<'_>, expressions: Vec<Expression>, comment: &[u8], tag: &[u8]) {
+        let mut attributes = rule_place(chain);
+        attributes
+            .push(RuleAttribute::Expressions(expressions.into_iter().map(|expression| expression.write()).collect()));
+        attributes.push(RuleAttribute::UserData(userdata::from_comment_and_tag(comment, tag)));
+        let message = NfTablesMessage::NewRule(RuleMessage { attributes });
+        self.push(Message::new(chain.table.family, message), NLM_F_CREATE, || format!("insert rule into {chain}"));
+    }
+
     /// The rule of this handle goes: ENOENT when it is gone already.
     pub fn remove_rule(&mut self, chain: Chain<'_>, handle: u64) {
         let mut attributes = rule_place(chain);

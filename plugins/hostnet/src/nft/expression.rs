@@ -9,9 +9,11 @@ use netlink_packet_netfilter::nftables::{
     Register, Verdict as VerdictCode, VerdictAttribute,
 };
 
-use super::source_nat;
-
 pub use netlink_packet_netfilter::nftables::{MetaKey, Operator};
+
+use super::ct::{self, CtKey};
+use super::nat::Nat;
+use super::source_nat;
 
 /// `NF_DROP` and `NF_ACCEPT` of linux/netfilter.h.
 const NF_DROP: u32 = 0;
@@ -25,11 +27,16 @@ pub const LINK_HEADER: u32 = 0;
 /// Payload counted from the IP header (`NFT_PAYLOAD_NETWORK_HEADER`).
 pub const NETWORK_HEADER: u32 = 1;
 
+/// Payload counted from the header after it, TCP's or UDP's (`NFT_PAYLOAD_TRANSPORT_HEADER`).
+pub const TRANSPORT_HEADER: u32 = 2;
+
 /// One step of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expression {
     /// Loads something known about the packet: the interface it came in by, its protocol...
     Meta(MetaKey),
+    /// Loads something known about the connection that the packet belongs to.
+    Ct(CtKey),
     /// Loads bytes of the packet.
     Payload {
         /// `LINK_HEADER` or `NETWORK_HEADER`.
@@ -67,6 +74,8 @@ pub enum Expression {
         /// The source port becomes a random one.
         random_fully: bool,
     },
+    /// A step of address translation, or towards it.
+    Nat(Nat),
     /// An expression that this program never writes, by its name.
     Other(String),
 }
@@ -92,6 +101,7 @@ impl Expression {
         let reg = Register::Reg1;
         let expressions = match self {
             Self::Meta(key) => Expressions::Meta(vec![Meta::DestinationRegister(reg), Meta::Key(key)]),
+            Self::Ct(key) => ct::write(key),
             Self::Payload { base, offset, len } => Expressions::Payload(vec![
                 Payload::DestinationRegister(reg),
                 Payload::Base(base),
@@ -124,6 +134,7 @@ impl Expression {
                 Immediate::DestinationRegister(Register::Verdict),
                 Immediate::Data(DataAttribute::Verdict(verdict.write())),
             ]),
+            Self::Nat(nat) => nat.write(),
             Self::Masquerade => source_nat::write_masquerade(false),
             Self::MasqueradeFullyRandom => source_nat::write_masquerade(true),
             Self::SourceNat { ipv4, random_fully } => source_nat::write(ipv4, random_fully, reg),
@@ -150,6 +161,9 @@ impl Expression {
     }
 
     fn read_data(data: Expressions) -> Option<Self> {
+        if let Some(nat) = Nat::read(&data) {
+            return Some(Self::Nat(nat));
+        }
         match data {
             Expressions::Meta(list) => find(list, |attribute| match attribute {
                 Meta::Key(key) => Some(Self::Meta(key)),
@@ -167,6 +181,9 @@ impl Expression {
                 _ => None,
             }),
             Expressions::Lookup(list) => read_lookup(list),
+            Expressions::Other { expression_type, attributes } if expression_type == ct::NAME => {
+                ct::read(&attributes).map(Self::Ct)
+            }
             Expressions::Other { expression_type, attributes } => source_nat::read(&expression_type, &attributes),
             _ => None,
         }

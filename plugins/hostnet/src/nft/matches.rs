@@ -82,9 +82,14 @@ pub fn read_address(expressions: &[Expression], direction: Direction, ipv4: bool
 
 /// `iifname "veth0"`: the interface the packet came in by.
 pub fn iifname(name: &str) -> [Expression; 2] {
+    interface(MetaKey::Iifname, Operator::Equal, name)
+}
+
+/// `oifname != "veth0"`: a comparison of an interface's whole name; the key is `Iifname` or `Oifname`.
+pub fn interface(key: MetaKey, operator: Operator, name: &str) -> [Expression; 2] {
     let mut value = name.as_bytes().to_vec();
     value.resize(IFNAMSIZ, 0);
-    [Expression::Meta(MetaKey::Iifname), Expression::Compare(Operator::Equal, value)]
+    [Expression::Meta(key), Expression::Compare(operator, value)]
 }
 
 /// `ether saddr 02:42:ac:11:00:02`, in a table where every packet has an Ethernet header.

@@ -20,7 +20,13 @@ use super::{Chain, Element, Expression, Table, userdata};
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_HANDLE: u16 = 3;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_RULE_USERDATA: u16 = 7;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_DATA_VALUE: u16 = 1;
+/// Of a match; a target's are the same.
+const NFTA_MATCH_NAME: u16 = 1;
+const NFTA_MATCH_INFO: u16 = 3;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE`: the message a rule is listed in.
 const NEWRULE: u16 = 0x0a06;
@@ -145,9 +151,44 @@ impl Rule {
         userdata::comment(self.attribute(NFTA_RULE_USERDATA)?)
     }
 
+    /// Whose it is, where we wrote that beside the comment.
+    pub fn tag(&self) -> Option<&[u8]> {
+        userdata::tag(self.attribute(NFTA_RULE_USERDATA)?)
+    }
+
+    /// Whether these bytes stand anywhere in the rule.
+    pub fn contains(&self, wanted: &[u8]) -> bool {
+        let Some(first) = wanted.first() else { return true };
+        // The first byte alone, as long as it differs: a thousand pods have a megabyte of rules.
+        self.payload.windows(wanted.len()).any(|bytes| bytes.first() == Some(first) && bytes == wanted)
+    }
+
+    /// Whether one of its expressions holds just this value, to compare with or to load.
+    pub fn has_value(&self, value: &[u8]) -> bool {
+        // NFTA_DATA_VALUE as it stands in a message.
+        let len = u16::try_from(ATTRIBUTE_HEADER_LEN + value.len()).unwrap_or(u16::MAX);
+        self.contains(&[&len.to_ne_bytes(), &NFTA_DATA_VALUE.to_ne_bytes(), value].concat())
+    }
+
+    /// The bytes of an extension of iptables (`multiport`, `comment`...) among its expressions: its own structure, as the
+    /// headers linux/netfilter/xt_*.h have it. Nothing is copied: of a thousand rules most are asked in vain.
+    pub fn extension(&self, name: &str) -> Option<&[u8]> {
+        let expressions = self.attribute(NFTA_RULE_EXPRESSIONS)?;
+        attributes(expressions).find_map(|(_, expression)| {
+            let data = find(expression, NFTA_EXPR_DATA)?;
+            let found = find(data, NFTA_MATCH_NAME)?.strip_suffix(&[0])?;
+            if found == name.as_bytes() { find(data, NFTA_MATCH_INFO) } else { None }
+        })
+    }
+
     /// Whether this text stands anywhere in the rule: quicker than to ask for its expressions.
     pub fn mentions(&self, text: &str) -> bool {
-        self.payload.windows(text.len().max(1)).any(|bytes| bytes == text.as_bytes())
+        self.contains(text.as_bytes())
+    }
+
+    /// The rule as the kernel sent it, for whoever looks for something that no expression here has.
+    pub fn bytes(&self) -> &[u8] {
+        &self.payload
     }
 
     /// What it consists of.
@@ -171,17 +212,25 @@ impl Rule {
     }
 
     fn attribute(&self, kind: u16) -> Option<&[u8]> {
-        let mut rest = self.payload.get(HEADER_LEN..)?;
-        loop {
-            // struct nlattr: length with this header, type, value, padding to 4 bytes.
-            let ([len_low, len_high, kind_low, kind_high], _) = rest.split_first_chunk()?;
-            let len = usize::from(u16::from_ne_bytes([*len_low, *len_high]));
-            if u16::from_ne_bytes([*kind_low, *kind_high]) & NLA_TYPE_MASK == kind {
-                return rest.get(ATTRIBUTE_HEADER_LEN..len);
-            }
-            rest = rest.get(len.max(ATTRIBUTE_HEADER_LEN).next_multiple_of(4)..)?;
-        }
+        find(self.payload.get(HEADER_LEN..)?, kind)
     }
+}
+
+/// The attributes that stand in these bytes: type and value.
+fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        // struct nlattr: length with this header, type, value, padding to 4 bytes.
+        let ([len_low, len_high, kind_low, kind_high], _) = rest.split_first_chunk()?;
+        let len = usize::from(u16::from_ne_bytes([*len_low, *len_high]));
+        let kind = u16::from_ne_bytes([*kind_low, *kind_high]) & NLA_TYPE_MASK;
+        let value = rest.get(ATTRIBUTE_HEADER_LEN..len)?;
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
 impl std::fmt::Debug for Rule {

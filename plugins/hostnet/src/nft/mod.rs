@@ -10,23 +10,30 @@
 //! Bytes and numbers: `include/uapi/linux/netfilter/nf_tables.h`, and what `nft --debug=netlink` prints.
 
 mod batch;
+mod ct;
 mod expression;
 mod intervals;
 mod matches;
 mod message;
 mod names;
+mod nat;
+mod program;
 mod source_nat;
 mod userdata;
 
 pub use batch::{Batch, Hook};
+pub use ct::{CtKey, ct_state, ct_status};
 pub use expression::{Expression, MetaKey, Operator, Verdict};
 pub use intervals::{Element, Intervals};
 pub use matches::{
-    Direction, address, ether_source, iifname, ip_version, load_address, masked_address, octets, read_address,
+    Direction, address, ether_source, iifname, interface, ip_version, load_address, masked_address, octets,
+    read_address,
 };
 pub use message::Rule;
 pub use names::{Chain, Family, Table};
+pub use nat::{Nat, destination_is_local, dnat, has_mark, port, read_dnat, read_port, set_mark};
 pub use netlink_packet_netfilter::nftables::InetHookNumber;
+pub use program::{is_installed, run};
 
 use message::Message;
 

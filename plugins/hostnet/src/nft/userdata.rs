@@ -4,6 +4,15 @@
 
 const COMMENT: u8 = 0;
 
+/// A record of our own, far from the types that `nft` knows, which passes over it.
+const TAG: u8 = 0x70;
+
+/// Most that the kernel keeps (`NFT_USERDATA_MAXLEN`).
+const DATA_MAX: usize = 256;
+
+/// Longest comment that `nft` takes.
+const PRINTED_MAX: usize = 128;
+
 /// Longest comment in bytes: the record's length is one byte and the kernel takes 256 bytes in all.
 const COMMENT_MAX: usize = 253;
 
@@ -19,12 +28,31 @@ pub fn from_comment(comment: &[u8]) -> Vec<u8> {
     data
 }
 
+/// User data of a rule that holds a comment, short enough for `nft` to print it, and a tag.
+pub fn from_comment_and_tag(comment: &[u8], tag: &[u8]) -> Vec<u8> {
+    let mut data = from_comment(comment.get(..PRINTED_MAX).unwrap_or(comment));
+    let room = DATA_MAX.saturating_sub(data.len() + 2);
+    let tag = tag.get(..room).unwrap_or(tag);
+    data.extend([TAG, u8::try_from(tag.len()).unwrap_or(u8::MAX)]);
+    data.extend_from_slice(tag);
+    data
+}
+
 /// The comment in user data, without its NUL.
-pub fn comment(mut data: &[u8]) -> Option<&[u8]> {
+pub fn comment(data: &[u8]) -> Option<&[u8]> {
+    record(data, COMMENT)?.strip_suffix(&[0])
+}
+
+/// The tag in user data.
+pub fn tag(data: &[u8]) -> Option<&[u8]> {
+    record(data, TAG)
+}
+
+fn record(mut data: &[u8], wanted: u8) -> Option<&[u8]> {
     while let [kind, len, rest @ ..] = data {
         let (value, next) = rest.split_at_checked(usize::from(*len))?;
-        if *kind == COMMENT {
-            return value.strip_suffix(&[0]);
+        if *kind == wanted {
+            return Some(value);
         }
         data = next;
     }
@@ -48,6 +76,17 @@ mod tests {
         for data in [b"".as_slice(), b"\x00", b"\x00\x09abc\x00", b"\x00\x01a", b"\x01\x01x"] {
             assert_eq!(comment(data), None, "{data:?}");
         }
+    }
+
+    #[test]
+    fn a_tag_stands_beside_the_comment() {
+        let data = from_comment_and_tag(b"ctr1", b"tag");
+        assert_eq!(data, b"\x00\x05ctr1\x00\x70\x03tag");
+        assert_eq!((comment(&data), tag(&data)), (Some(b"ctr1".as_slice()), Some(b"tag".as_slice())));
+        assert_eq!(tag(&from_comment(b"ctr1")), None);
+        let long = from_comment_and_tag(&[b'c'; 300], &[b't'; 300]);
+        assert_eq!((long.len(), comment(&long).unwrap().len()), (256, 128));
+        assert!(tag(&long).unwrap().len() > 100);
     }
 
     #[test]

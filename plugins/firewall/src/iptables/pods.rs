@@ -1,0 +1,204 @@
+//! The rules of CNI-FORWARD for one address of a pod, and whose they are.
+//!
+//! ```text
+//! -A CNI-FORWARD -d IP -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+//! -A CNI-FORWARD -s IP -j ACCEPT
+//! -A CNI-FORWARD -d IP -m conntrack --ctstate DNAT -m comment --comment "HASH-HASH, net: ..., if: ..., id: ..." -j ACCEPT
+//! ```
+//!
+//! The first two are the reference's, to the letter, so that it finds them. The third is ours and has two jobs: what was
+//! sent to a published port or a Service and rewritten to the pod passes where FORWARD drops by default; and it names
+//! the owner of itself and of the two before it. So the owner of a rule is the next tag of its address behind it. Rules
+//! without one were made by the reference, and a tag without rules was left by it: its DEL takes only its own two.
+
+use std::net::IpAddr;
+
+use hostnet::iptables::quote;
+use libcni::types::Cidr;
+
+use super::CNI_FORWARD;
+use super::rule::Rule;
+use crate::pod::Pod;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Replies,
+    Outgoing,
+    Tag,
+}
+
+/// What a rule is of an address's three; `None` for anything else in the chain.
+fn kind(rule: &Rule) -> Option<(IpAddr, Kind)> {
+    let address = rule.address()?;
+    // One with another comment is somebody's own.
+    if rule.other
+        || rule.commented != rule.tag.is_some()
+        || rule.input.is_some()
+        || rule.output.is_some()
+        || rule.target != "ACCEPT"
+    {
+        return None;
+    }
+    match (rule.source.is_some(), rule.conntrack, &rule.tag) {
+        (false, true, Some(_)) => Some((address, Kind::Tag)),
+        (false, true, None) => Some((address, Kind::Replies)),
+        (true, false, None) => Some((address, Kind::Outgoing)),
+        _ => None,
+    }
+}
+
+/// The commands that add an address's rules.
+pub fn commands(pod: &Pod, address: IpAddr) -> [String; 3] {
+    let cidr = Cidr::host(address);
+    [
+        format!("-A {CNI_FORWARD} -d {cidr} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+        format!("-A {CNI_FORWARD} -s {cidr} -j ACCEPT"),
+        format!(
+            "-A {CNI_FORWARD} -d {cidr} -m conntrack --ctstate DNAT -m comment --comment {} -j ACCEPT",
+            quote(&pod.comment())
+        ),
+    ]
+}
+
+/// The rules of an address, in their order.
+fn of_address(rules: &[Rule], address: IpAddr) -> Vec<(usize, Kind)> {
+    let kinds = rules.iter().enumerate().filter_map(|(index, rule)| Some((index, kind(rule)?)));
+    kinds.filter(|(_, (of, _))| *of == address).map(|(index, (_, kind))| (index, kind)).collect()
+}
+
+/// Whether an address's rules are there, once each, and this owner's.
+pub fn are_complete(rules: &[Rule], address: IpAddr, tag: &str) -> bool {
+    let found = of_address(rules, address);
+    matches!(found.as_slice(), [(_, Kind::Replies), (_, Kind::Outgoing), (last, Kind::Tag)]
+        if rules.get(*last).is_some_and(|rule| rule.tag.as_deref() == Some(tag)))
+}
+
+/// The rules that a newer owner of an address replaces: all there are.
+pub fn all_of(rules: &[Rule], address: IpAddr) -> Vec<Rule> {
+    of_address(rules, address).into_iter().filter_map(|(index, _)| rules.get(index).cloned()).collect()
+}
+
+/// The rules that go: those of the owners that `is_gone` says so of; and of these addresses, what has no owner.
+pub fn doomed(rules: &[Rule], is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr]) -> Vec<Rule> {
+    let mut doomed = Vec::new();
+    let mut seen: Vec<IpAddr> = Vec::new();
+    for (address, _) in rules.iter().filter_map(kind) {
+        if seen.contains(&address) {
+            continue;
+        }
+        seen.push(address);
+        doomed.extend(doomed_of(rules, address, is_gone, addresses.contains(&address)));
+    }
+    doomed
+}
+
+/// The same of one address. Its rules in their order fall into groups that each end with a tag; the last may have none.
+fn doomed_of(rules: &[Rule], address: IpAddr, is_gone: &dyn Fn(&str) -> bool, without_owner: bool) -> Vec<Rule> {
+    let (mut doomed, mut left_behind, mut group) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, kind) in of_address(rules, address) {
+        let Some(rule) = rules.get(index) else { continue };
+        group.push(rule.clone());
+        if kind != Kind::Tag {
+            continue;
+        }
+        let group = std::mem::take(&mut group);
+        if rule.tag.as_deref().is_some_and(is_gone) {
+            doomed.extend(group);
+        } else if group.len() == 1 {
+            left_behind.extend(group);
+        }
+    }
+    if without_owner && !group.is_empty() {
+        doomed.extend(group);
+        doomed.extend(left_behind);
+    }
+    doomed
+}
+
+/// Whether we made the rules of an address: they have an owner.
+pub fn is_ours(rules: &[Rule], address: IpAddr) -> bool {
+    of_address(rules, address).last().is_some_and(|(_, kind)| *kind == Kind::Tag)
+}
+
+/// What is wrong with an address's rules. Without an owner they are the reference's, which knows no better.
+pub fn check(rules: &[Rule], address: IpAddr, tag: &str) -> Result<(), String> {
+    let found = of_address(rules, address);
+    let missing = |rule: String| Err(format!("expected {CNI_FORWARD} rule [{rule}] not found"));
+    if !found.iter().any(|(_, kind)| *kind == Kind::Replies) {
+        let cidr = Cidr::host(address);
+        return missing(format!("-d {cidr} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"));
+    }
+    if !found.iter().any(|(_, kind)| *kind == Kind::Outgoing) {
+        return missing(format!("-s {} -j ACCEPT", Cidr::host(address)));
+    }
+    let owner = found.last().filter(|(_, kind)| *kind == Kind::Tag).and_then(|(index, _)| rules.get(*index));
+    match owner.and_then(|rule| rule.tag.as_deref()) {
+        Some(other) if other != tag => {
+            Err(format!("the rules of {address} in {CNI_FORWARD} belong to {other}, not to {tag}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "aaaaaaaaaaaaaaaa-aaaaaaaaaaaaaaaa";
+    const B: &str = "bbbbbbbbbbbbbbbb-bbbbbbbbbbbbbbbb";
+
+    fn chain(words: &[&str]) -> Vec<Rule> {
+        let line = |word: &&str| {
+            Rule::from_line(&match *word {
+                "replies" => {
+                    "-A CNI-FORWARD -d 10.0.0.2/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned()
+                }
+                "out" => "-A CNI-FORWARD -s 10.0.0.2/32 -j ACCEPT".to_owned(),
+                "admin" => "-A CNI-FORWARD -m comment --comment \"x\" -j CNI-ADMIN".to_owned(),
+                tag => format!(
+                    "-A CNI-FORWARD -d 10.0.0.2/32 -m conntrack --ctstate DNAT -m comment --comment \"{tag}, net: n\" -j ACCEPT"
+                ),
+            })
+        };
+        words.iter().map(line).collect()
+    }
+
+    fn address() -> IpAddr {
+        "10.0.0.2".parse().unwrap()
+    }
+
+    /// The numbers of the rules that go.
+    fn go(words: &[&str], gone: &str, addresses: &[IpAddr]) -> usize {
+        doomed(&chain(words), &|tag| tag == gone, addresses).len()
+    }
+
+    #[test]
+    fn an_owner_takes_its_own() {
+        let ours = ["admin", "replies", "out", A];
+        assert!(are_complete(&chain(&ours), address(), A) && !are_complete(&chain(&ours), address(), B));
+        assert_eq!((go(&ours, A, &[]), go(&ours, A, &[address()])), (3, 3));
+        // A late DEL of the pod that had the address before.
+        assert_eq!((go(&ours, B, &[]), go(&ours, B, &[address()])), (0, 0));
+        // An ADD that was killed before it could remove the old ones.
+        let twice = ["replies", "out", A, "replies", "out", B];
+        assert_eq!((go(&twice, A, &[address()]), go(&twice, B, &[address()])), (3, 3));
+    }
+
+    #[test]
+    fn rules_of_the_reference_go_by_address() {
+        assert_eq!((go(&["admin", "replies", "out"], A, &[address()]), go(&["replies", "out"], A, &[])), (2, 0));
+        // Its DEL left a tag of ours, and its ADD made rules for another pod behind it.
+        let mixed = [A, "replies", "out"];
+        assert_eq!((go(&mixed, B, &[address()]), go(&mixed, A, &[])), (3, 1));
+        assert!(!is_ours(&chain(&mixed), address()) && is_ours(&chain(&["replies", "out", A]), address()));
+    }
+
+    #[test]
+    fn what_check_says() {
+        assert_eq!(check(&chain(&["replies", "out", A]), address(), A), Ok(()));
+        assert_eq!(check(&chain(&["replies", "out"]), address(), A), Ok(()));
+        assert!(check(&chain(&["replies", "out", B]), address(), A).unwrap_err().contains("belong"));
+        assert!(check(&chain(&["out", A]), address(), A).unwrap_err().contains("RELATED"));
+        assert!(check(&chain(&["replies", A]), address(), A).unwrap_err().contains("-s 10.0.0.2/32"));
+    }
+}

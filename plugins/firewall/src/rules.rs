@@ -1,0 +1,138 @@
+//! What a pod's rules are made from, and the verbs over the backends.
+
+use std::net::IpAddr;
+
+use hostnet::iptables::{Iptables, Version};
+use hostnet::nft::Nft;
+use hostnet::{Error, Undo};
+use libcni::types::Cidr;
+
+use crate::backend::Backend;
+use crate::bridge::Bridge;
+use crate::conf::Conf;
+use crate::firewalld::Firewalld;
+use crate::pod::Pod;
+use crate::policy::Policy;
+use crate::{iptables, nftables};
+
+/// What shall be there.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The bridge it hangs on, if it does.
+    pub bridge: Option<&'a Bridge>,
+    /// Its policy, the administrator's chain, the zone.
+    pub conf: &'a Conf,
+    /// Only what the policy needs: somebody else lets the pod's packets through.
+    pub policy_only: bool,
+}
+
+impl<'a> Rules<'a> {
+    /// Makes them. The pod's are removed again if the ADD fails; those that pods share stay.
+    pub fn add(self, backend: Backend, undo: &mut Undo<'a>) -> Result<(), Error> {
+        let pod = self.pod;
+        match backend {
+            Backend::Iptables => {
+                undo.push("remove the pod's rules", move || {
+                    iptables::remove(&pod.tag(), &|tag| tag == pod.tag(), &[]).map(drop)
+                });
+                iptables::add(self)?;
+                self.bridge.map_or(Ok(()), |bridge| where_nft(nftables::forget_policy(&bridge.name), ()))
+            }
+            Backend::Nftables => {
+                undo.push("remove the pod's rules", move || nftables::remove(&|tag| tag == pod.tag()).map(drop));
+                nftables::add(self)?;
+                self.bridge.map_or(Ok(()), |bridge| iptables::forget_policy(&bridge.name))
+            }
+            Backend::Firewalld => {
+                let firewalld = Firewalld::connect()?;
+                for source in sources(&pod.addresses) {
+                    let (remover, zone) = (firewalld.clone(), &self.conf.zone);
+                    // First, so that also what is done after a deadline is undone.
+                    undo.push(format!("remove the source {source}"), move || remover.remove_source(zone, source));
+                    firewalld.add_source(zone, source)?;
+                }
+                if self.conf.policy != Policy::Open {
+                    return Self { policy_only: true, ..self }.add(Backend::of_rules(), undo);
+                }
+                let Some(bridge) = self.bridge else { return Ok(()) };
+                iptables::forget_policy(&bridge.name)?;
+                where_nft(nftables::forget_policy(&bridge.name), ())
+            }
+        }
+    }
+
+    /// Compares them with what is there; changes nothing.
+    pub fn check(self, backend: Backend) -> Result<(), Error> {
+        match backend {
+            Backend::Iptables => iptables::check(self),
+            Backend::Nftables => nftables::check(self),
+            Backend::Firewalld => {
+                let firewalld = Firewalld::connect()?;
+                let zone = &self.conf.zone;
+                for source in sources(&self.pod.addresses) {
+                    if !firewalld.has_source(zone, source)? {
+                        let what = format!("failed to find the address {source} in {zone} zone");
+                        return Err(Error::other("check the sources of firewalld", what));
+                    }
+                }
+                if self.conf.policy == Policy::Open {
+                    return Ok(());
+                }
+                Self { policy_only: true, ..self }.check(Backend::of_rules())
+            }
+        }
+    }
+}
+
+fn sources(addresses: &[IpAddr]) -> impl Iterator<Item = Cidr> {
+    addresses.iter().map(|address| Cidr::host(*address))
+}
+
+/// Removes what [`Rules::add`] made for pods: the rules of the owners that `is_gone` says so of by their tag, in whatever
+/// backend they are, and the reference's rules for these addresses. `words` stands in every such tag. Says whether there
+/// were any, and what went wrong.
+///
+/// All is tried; a backend that does not work on this node has nothing to report.
+pub fn remove(words: &str, is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr]) -> (bool, Vec<Error>) {
+    let (mut found, mut errors) = (false, Vec::new());
+    for outcome in [where_nft(nftables::remove(is_gone), false), iptables::remove(words, is_gone, addresses)] {
+        match outcome {
+            Ok(removed) => found |= removed,
+            Err(error) => errors.push(error),
+        }
+    }
+    (found, errors)
+}
+
+/// What came of nf_tables; where the kernel has none, nothing was there.
+fn where_nft<T>(outcome: Result<T, Error>, nothing: T) -> Result<T, Error> {
+    outcome.or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(nothing) })
+}
+
+/// Takes a pod's addresses out of a zone of firewalld. One that does not run has forgotten them; if the configuration
+/// names it (`is_named`), it is an error when the bus does not say so. All is tried.
+pub fn remove_sources(zone: &str, addresses: &[IpAddr], is_named: bool) -> Vec<Error> {
+    if addresses.is_empty() || !(is_named || Firewalld::is_running()) {
+        return Vec::new();
+    }
+    let firewalld = match Firewalld::connect() {
+        Ok(firewalld) => firewalld,
+        Err(error) => return vec![error],
+    };
+    sources(addresses).filter_map(|source| firewalld.remove_source(zone, source).err()).collect()
+}
+
+/// Why a backend does not work on this node.
+pub fn unusable(backend: Backend) -> Option<String> {
+    match backend {
+        Backend::Iptables => match Iptables::find(Version::V4) {
+            Ok(program) if program.is_usable() => None,
+            Ok(_) => Some("iptables cannot list table filter".to_owned()),
+            Err(error) => Some(error.to_string()),
+        },
+        Backend::Nftables => (!Nft::is_usable()).then(|| "the kernel has no nf_tables".to_owned()),
+        Backend::Firewalld => (!Firewalld::is_running()).then(|| "firewalld does not run".to_owned()),
+    }
+}

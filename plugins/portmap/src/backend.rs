@@ -1,0 +1,99 @@
+//! Who makes the rules. Both are cleaned up whichever is configured: the configuration may have changed since ADD, what is
+//! installed on the node may have, or the other suite made the rules.
+
+use std::net::IpAddr;
+
+use hostnet::masquerade::Backend;
+use hostnet::nft::{self, Nft};
+use hostnet::{Error, Owner};
+use libcni::types::NetworkName;
+
+use crate::pod::Forward;
+use crate::{iptables, nftables};
+
+/// Makes the rules of an attachment.
+///
+/// Without a backend: iptables, and nftables only where iptables does not work and nftables does. To find out costs a
+/// process, so it is tried and asked about afterwards.
+///
+/// # Errors
+/// Some rules may be there; [`remove`] takes them away.
+pub fn add(backend: Option<Backend>, forwards: &[Forward<'_>]) -> Result<(), Error> {
+    let with_iptables = || forwards.iter().try_for_each(iptables::add);
+    let with_nftables = || nftables::add(forwards);
+    match backend {
+        Some(Backend::Iptables) => with_iptables(),
+        Some(Backend::Nftables) => with_nftables(),
+        None => match with_iptables() {
+            Err(_) if !iptables::is_usable() && Nft::is_usable() => with_nftables(),
+            outcome => outcome,
+        },
+    }
+}
+
+/// Removes the rules of an attachment, of both backends. All is tried before an error is reported, and a backend that does
+/// not work on this node has nothing to report.
+///
+/// # Errors
+/// Something is left.
+pub fn remove(owner: &Owner, addrs: &[IpAddr]) -> Result<(), Error> {
+    let mut nft = Nft::default();
+    let mut failed = Vec::new();
+    failed.extend(error_if(nftables::remove(&mut nft, owner, addrs), Nft::is_usable));
+    failed.extend(error_if(iptables::remove_nft(&mut nft, owner), Nft::is_usable));
+    failed.extend(error_if(iptables::remove_legacy(owner), iptables::is_usable));
+    join(&format!("remove the port mappings of container {}", owner.container), &failed)
+}
+
+/// Removes what belongs to attachments of the network that are not among the valid ones.
+///
+/// # Errors
+/// Something is left.
+pub fn remove_all_but(network: &NetworkName, valid: &[Owner]) -> Result<(), Error> {
+    let mut failed = Vec::new();
+    failed.extend(error_if(nftables::remove_all_but(&mut Nft::default(), network, valid), Nft::is_usable));
+    failed.extend(error_if(iptables::remove_all_but(network, valid), iptables::is_usable));
+    join(&format!("remove stale port mappings of network {network}"), &failed)
+}
+
+/// What failed, unless the backend does not work here anyhow.
+fn error_if(outcome: Result<(), Error>, is_usable: fn() -> bool) -> Option<String> {
+    outcome.err().filter(|_| is_usable()).map(|error| error.to_string())
+}
+
+fn join(doing: &str, failed: &[String]) -> Result<(), Error> {
+    if failed.is_empty() { Ok(()) } else { Err(Error::other(doing, failed.join("; "))) }
+}
+
+/// Compares the rules of an attachment with what [`add`] makes. Without a backend, either may have made them.
+///
+/// # Errors
+/// What is missing or different.
+pub fn check(backend: Option<Backend>, forwards: &[Forward<'_>]) -> Result<(), Error> {
+    let with_iptables = || forwards.iter().try_for_each(iptables::check);
+    let with_nftables = || forwards.iter().try_for_each(nftables::check);
+    match backend {
+        Some(Backend::Iptables) => with_iptables(),
+        Some(Backend::Nftables) => with_nftables(),
+        // What is missing is said of the backend that would have made it.
+        None => with_nftables()
+            .or_else(|nft| with_iptables().map_err(|iptables| if iptables::is_usable() { iptables } else { nft })),
+    }
+}
+
+/// Whether an ADD could make rules now.
+///
+/// # Errors
+/// Why not.
+pub fn status(backend: Option<Backend>, has_conditions: bool) -> Result<(), Error> {
+    let refuse = |name: &str| Err(Error::other(format!("use {name}"), "it does not work on this node"));
+    match backend {
+        Some(Backend::Iptables) if !iptables::is_usable() => refuse("iptables"),
+        Some(Backend::Nftables) if !Nft::is_usable() => refuse("nf_tables"),
+        Some(Backend::Nftables) if has_conditions && !nft::is_installed() => {
+            Err(Error::other("apply conditions", "they need the nft program, which is not in PATH"))
+        }
+        None if !iptables::is_usable() && !Nft::is_usable() => refuse("iptables or nf_tables"),
+        _ => Ok(()),
+    }
+}
