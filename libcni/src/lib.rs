@@ -9,6 +9,8 @@
 //! - [`exec`]: find a plugin, invoke it with a deadline, delegate to it.
 //! - [`runtime`]: to drive plugins. Load a network's configuration; ADD, CHECK, DEL, GC, STATUS.
 
+#[cfg(feature = "allocator")]
+mod allocator;
 pub mod exec;
 pub mod plugin;
 pub mod runtime;

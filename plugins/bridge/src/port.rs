@@ -41,7 +41,10 @@ pub fn attach(
     // Joining may have changed the address of a bridge that somebody else made.
     let bridge = link::get_by_index(host, bridge.index)?.unwrap_or(bridge);
 
-    hostnet::bridge::set_port(host, veth.host.index, &Port { hairpin: conf.hairpin, isolated: conf.isolated })?;
+    let port = Port { hairpin: conf.hairpin, isolated: conf.isolated };
+    if port != Port::default() {
+        hostnet::bridge::set_port(host, veth.host.index, &port)?;
+    }
     set_vlans(host, conf, veth.host.index, conf.trunk.as_deref().unwrap_or_default())?;
     drop(joining);
     if conf.mac_spoof_check {
@@ -85,10 +88,12 @@ fn mac_of(link: &Link) -> Result<Mac, Error> {
 /// /proc/sys read-only, still gets a working pod.
 pub fn prepare_addresses(pod: &mut Netlink, req: &Request<Conf>) {
     let ifname = req.ifname();
-    let detect = if req.conf().duplicate_address_detection { "1" } else { "0" };
-    if req.conf().duplicate_address_detection {
-        let _ = sysctl::set(pod, &format!("net/ipv6/conf/{ifname}/enhanced_dad"), "1");
+    let key = |ip: &str, name: &str| format!("net/{ip}/conf/{ifname}/{name}");
+    let detect = req.conf().duplicate_address_detection;
+    let mut wanted =
+        vec![(key("ipv6", "accept_dad"), if detect { "1" } else { "0" }), (key("ipv4", "arp_notify"), "1")];
+    if detect {
+        wanted.push((key("ipv6", "enhanced_dad"), "1"));
     }
-    let _ = sysctl::set(pod, &format!("net/ipv6/conf/{ifname}/accept_dad"), detect);
-    let _ = sysctl::set(pod, &format!("net/ipv4/conf/{ifname}/arp_notify"), "1");
+    sysctl::try_all(pod, &wanted);
 }

@@ -91,8 +91,12 @@ fn make_ready(nl: &mut Netlink, conf: &BridgeConf<'_>, bridge: &Link, created: b
         }
         return Err(Error::other(doing(), format!("{:?} already exists and does not filter by VLAN", conf.name)));
     }
-    if bridge.mac.is_none_or(|mac| mac.bytes() == [0; 6]) {
-        // Left so by the reference when the last port went; such a bridge cannot be a gateway.
+    // Left so by the reference when the last port went; such a bridge cannot be a gateway.
+    let no_mac = bridge.mac.is_none_or(|mac| mac.bytes() == [0; 6]);
+    if bridge.up && !no_mac && bridge.accept_ra != Some(true) {
+        return Ok(bridge.clone());
+    }
+    if no_mac {
         link::set_mac(nl, bridge.index, random_mac())?;
     }
     refuse_router_advertisements(nl, conf.name);

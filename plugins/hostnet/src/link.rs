@@ -8,7 +8,8 @@ use netlink_packet_core::DefaultNla;
 use netlink_packet_route::RouteNetlinkMessage;
 pub use netlink_packet_route::link::State as OperState;
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, InfoBridge, InfoBridgePort, InfoData, InfoPortData, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 
 use crate::bridge::Port;
@@ -55,6 +56,8 @@ pub struct Link {
     pub parent_netns: Option<i32>,
     /// The alias (`ip link set alias`).
     pub alias: Option<String>,
+    /// Whether it listens to router advertisements (`accept_ra` is not 0); `None` without IPv6.
+    pub accept_ra: Option<bool>,
     /// Of a bridge: whether it filters by VLAN; `None` where the kernel cannot.
     pub vlan_filtering: Option<bool>,
     /// Of a port of a bridge: its settings.
@@ -92,6 +95,7 @@ impl Link {
             parent: None,
             parent_netns: None,
             alias: None,
+            accept_ra: None,
             vlan_filtering: None,
             port: None,
         };
@@ -106,11 +110,21 @@ impl Link {
                 LinkAttribute::Link(index) => link.parent = Some(*index),
                 LinkAttribute::LinkNetNsId(id) => link.parent_netns = Some(*id),
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
+                LinkAttribute::AfSpecUnspec(specs) => specs.iter().for_each(|spec| link.read_spec(spec)),
                 LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| link.read_info(info)),
                 _ => {}
             }
         }
         link
+    }
+
+    /// Of what each IP version knows about the link, what would otherwise be read from a file of `/proc/sys`.
+    fn read_spec(&mut self, spec: &AfSpecUnspec) {
+        let AfSpecUnspec::Inet6(specs) = spec else { return };
+        self.accept_ra = specs.iter().find_map(|spec| match spec {
+            AfSpecInet6::DevConf(conf) => Some(conf.accept_ra != 0),
+            _ => None,
+        });
     }
 
     fn read_info(&mut self, info: &LinkInfo) {

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -50,7 +51,11 @@ impl Netns {
             }
             Err(error) => return Err(Error::io(doing(), &error)),
         }
-        let metadata = file.metadata().map_err(|error| Error::io(doing(), &error))?;
+        Self::of(file, path).map_err(|error| Error::io(doing(), &error))
+    }
+
+    fn of(file: File, path: &Path) -> io::Result<Self> {
+        let metadata = file.metadata()?;
         Ok(Self { file, path: path.to_owned(), id: (metadata.dev(), metadata.ino()) })
     }
 
@@ -72,7 +77,9 @@ impl Netns {
     /// # Errors
     /// `/proc` is not there.
     pub fn current() -> Result<Self> {
-        Self::open(Path::new(CURRENT))
+        let doing = || format!("open network namespace {CURRENT:?}");
+        let file = File::open(CURRENT).map_err(|error| Error::io(doing(), &error))?;
+        Self::of(file, Path::new(CURRENT)).map_err(|error| Error::io(doing(), &error))
     }
 
     /// A new namespace without a name, which ends with this: to try what the kernel can, where nothing remains of it.

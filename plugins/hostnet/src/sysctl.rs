@@ -1,9 +1,10 @@
 //! Files below `/proc/sys`. Keys are separated by slashes, so that the dots of an interface name are literal:
 //! `net/ipv4/conf/eth0.100/arp_notify`.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
@@ -30,12 +31,37 @@ pub fn get(nl: &Netlink, key: &str) -> Result<Option<String>> {
 pub fn set(nl: &Netlink, key: &str, value: &str) -> Result<()> {
     let doing = || format!("set sysctl {key} to {value:?} in {}", nl.netns());
     let path = path(key).ok_or_else(|| Error::other(doing(), "not a key"))?;
-    let written = nl.in_netns(|| match fs::read_to_string(&path) {
-        Ok(present) if present.trim_end_matches('\n') == value => Ok(()),
+    nl.in_netns(|| make(&path, value))?.map_err(|error| Error::io(doing(), &error))
+}
+
+/// [`set`] of several keys that may fail, each by itself, with one visit to the namespace.
+pub fn try_all(nl: &Netlink, wanted: &[(String, &str)]) {
+    let _ = nl.in_netns(|| {
+        for (key, value) in wanted {
+            let _ = path(key).map(|path| make(&path, value));
+        }
+    });
+}
+
+/// The file is looked up once: below `net` that takes the longer the more network namespaces there are.
+fn make(path: &Path, value: &str) -> io::Result<()> {
+    let is_same = |present: &[u8]| present.trim_ascii_end() == value.as_bytes();
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(mut file) => {
+            let mut present = [0; 256];
+            // A key that has no value yet cannot be read.
+            let size = file.read(&mut present).unwrap_or_default();
+            if present.get(..size).is_some_and(is_same) {
+                return Ok(());
+            }
+            // The kernel takes a value in one piece, at the beginning.
+            file.write_all_at(value.as_bytes(), 0)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
-        _ => fs::write(&path, value),
-    })?;
-    written.map_err(|error| Error::io(doing(), &error))
+        // It can only be read, or only be written.
+        Err(_) if fs::read(path).is_ok_and(|present| is_same(&present)) => Ok(()),
+        Err(_) => fs::write(path, value),
+    }
 }
 
 /// Lets the node forward packets of a family, as a gateway must. It is never taken back: others may rely on it.

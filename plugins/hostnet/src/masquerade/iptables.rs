@@ -21,7 +21,7 @@ use std::net::IpAddr;
 
 use libcni::types::Cidr;
 
-use super::{Policy, missing, multicast};
+use super::{Policy, glance, missing, multicast};
 use crate::error::Error;
 use crate::iptables::{Iptables, Rule, Version};
 use crate::nft::{self, Batch, Direction, Expression, Nft, Verdict};
@@ -30,18 +30,18 @@ use crate::owner::Owner;
 pub(super) const NAT: &str = "nat";
 pub(super) const POSTROUTING: &str = "POSTROUTING";
 
-const ACCEPT: &str = "ACCEPT";
+pub(super) const ACCEPT: &str = "ACCEPT";
 
 /// The comment of what is in the chain for an exempt network.
 pub(super) const EXEMPT: &str = "nonMasqueradeCIDRs";
 
 /// What a container needs in the table of one IP version.
-struct Rules {
-    version: Version,
+pub(super) struct Rules {
+    pub(super) version: Version,
     /// The container's own chain, in order.
-    chain: Vec<Rule>,
+    pub(super) chain: Vec<Rule>,
     /// To the chain.
-    jumps: Vec<Rule>,
+    pub(super) jumps: Vec<Rule>,
 }
 
 /// Whether the reference would call iptables usable. It asks the IPv4 program alone.
@@ -213,6 +213,9 @@ pub fn check(owner: &Owner, policy: &Policy, addrs: &[Cidr]) -> Result<(), Error
     let chain = owner.iptables_chain();
     for rules in by_version(owner, &chain, policy, addrs) {
         let iptables = Iptables::find(rules.version)?;
+        if iptables.is_nft() && glance::is_there(&rules, &chain).unwrap_or(false) {
+            continue;
+        }
         let Some(mut present) = iptables.rules(NAT, &chain)? else {
             let version = rules.version;
             return Err(missing(owner, format!("there is no chain {chain} in table nat for {version:?}")));

@@ -4,6 +4,7 @@
 //! have changed since ADD, or the other suite may have made the rules. Everything here acts in the
 //! current network namespace, the node's.
 
+mod glance;
 mod iptables;
 mod leftovers;
 mod nftables;

@@ -50,7 +50,7 @@ const HOOK: Hook = Hook { kind: "nat", at: InetHookNumber::PostRouting, priority
 const TABLE_COMMENT: &str = "Masquerading for plugins from github.com/containernetworking/plugins";
 const CHECKS_COMMENT: &str = "Masquerade traffic from certain IPs to any (non-multicast) IP outside their subnet";
 
-type MatchAddress = fn(Direction, Operator, &Cidr) -> Vec<Expression>;
+pub(super) type MatchAddress = fn(Direction, Operator, &Cidr) -> Vec<Expression>;
 
 pub fn add(owner: &Owner, policy: &Policy, addrs: &[Cidr]) -> Result<(), Error> {
     let comment = owner.nft_comment();

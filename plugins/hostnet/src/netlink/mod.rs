@@ -29,7 +29,10 @@ impl Netlink {
     /// # Errors
     /// No socket, or no `/proc`.
     pub fn open() -> Result<Self> {
-        Self::open_in(Netns::current()?)
+        let netns = Netns::current()?;
+        let socket = Socket::open(NETLINK_ROUTE);
+        let socket = socket.map_err(|failure| failure.doing(format!("open a netlink socket in {netns}")))?;
+        Ok(Self { socket, netns })
     }
 
     /// The side of this namespace.

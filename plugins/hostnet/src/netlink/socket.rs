@@ -14,13 +14,10 @@ use netlink_packet_core::{
 
 use super::failure::{BatchError, Failure};
 use super::frame::{self, Answer, Frame, Frames};
-use super::wire::{Kernel, Wire};
+use super::wire::{BUFFER, Kernel, Wire};
 
 /// Longest wait for an answer. The kernel answers within the system call; this is for a kernel that hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The kernel fills no dump datagram beyond 32 KiB, and with less it needs more of them.
-const BUFFER: usize = 32 * 1024;
 
 /// How often a dump that others keep interrupting is begun. On a node where fifty pods start at once
 /// a few are normal, and on a machine with no time left a dump is interrupted more often than not: one takes a fraction

@@ -8,6 +8,10 @@ use netlink_sys::Socket as RawSocket;
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::TimeVal;
 
+/// The largest datagram. The kernel fills those of a dump up to what is read at a time, at most to 32 KiB, and an answer
+/// about one object is of 8 KiB at most. (Larger are those about a link's virtual functions, which must be asked for.)
+pub(super) const BUFFER: usize = 32 * 1024;
+
 /// Datagrams to and from the kernel.
 pub(super) trait Wire {
     /// Sends one datagram.
@@ -47,13 +51,14 @@ impl Wire for Kernel {
 
     fn receive(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
         loop {
-            // The kernel fits its datagrams to what we read, but one link with many virtual functions can be
-            // larger than any buffer chosen in advance, and a datagram read in part is lost.
-            let mut nothing: &mut [u8] = &mut [];
-            let size = retry(|| self.0.recv(&mut nothing, libc::MSG_PEEK | libc::MSG_TRUNC))?;
             buffer.clear();
-            buffer.reserve(size);
-            let (_, sender) = retry(|| self.0.recv_from(buffer, 0))?;
+            buffer.reserve(BUFFER);
+            let room = buffer.capacity();
+            // With this flag the size is that of the datagram, also where it was cut.
+            let (size, sender) = retry(|| self.0.recv_from(buffer, libc::MSG_TRUNC))?;
+            if size > room {
+                return Err(io::Error::other(format!("an answer of {size} bytes, where {room} are the most")));
+            }
             // Any process may send to our port; only the kernel is port 0.
             if sender.port_number() == 0 {
                 return Ok(());

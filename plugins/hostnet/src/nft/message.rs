@@ -24,6 +24,7 @@ const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_RULE_USERDATA: u16 = 7;
+const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 /// Of a match; a target's are the same.
@@ -211,13 +212,13 @@ impl Rule {
 
     /// What it consists of.
     pub fn expressions(&self) -> Vec<Expression> {
-        let attributes = self.payload.get(HEADER_LEN..).unwrap_or_default();
-        let Ok(message) = RuleMessage::parse(attributes) else { return vec![Expression::Other(String::new())] };
-        let lists = message.attributes.into_iter().filter_map(|attribute| match attribute {
-            RuleAttribute::Expressions(list) => Some(list),
-            _ => None,
-        });
-        lists.flatten().map(Expression::read).collect()
+        let list = self.attribute(NFTA_RULE_EXPRESSIONS).unwrap_or_default();
+        let read = |element| {
+            let name =
+                find(element, NFTA_EXPR_NAME).and_then(|name| std::str::from_utf8(name.strip_suffix(&[0])?).ok());
+            Expression::read(name.unwrap_or_default(), find(element, NFTA_EXPR_DATA))
+        };
+        attributes(list).map(|(_, element)| read(element)).collect()
     }
 
     pub(super) fn is_in(&self, chain: Chain<'_>) -> bool {

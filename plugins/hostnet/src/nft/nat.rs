@@ -206,10 +206,24 @@ pub fn has_mark(bits: u32) -> [Expression; 3] {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::Emitable;
+    use netlink_packet_netfilter::nftables::{ExpressionAttribute, ListAttribute};
+
     use super::*;
 
     fn read_back(expressions: &[Expression]) -> Vec<Expression> {
-        expressions.iter().map(|expression| Expression::read(expression.clone().write())).collect()
+        expressions.iter().cloned().map(|expression| read_one(expression.write())).collect()
+    }
+
+    /// As bytes, which is how the kernel lists it.
+    fn read_one(written: ListAttribute<ExpressionAttribute>) -> Expression {
+        let ListAttribute::Element(attributes) = written else { panic!("{written:?}") };
+        let [ExpressionAttribute::Name(name), ExpressionAttribute::Data(data)] = attributes.as_slice() else {
+            panic!("{attributes:?}")
+        };
+        let mut bytes = vec![0; data.buffer_len()];
+        data.emit(&mut bytes);
+        Expression::read(name, Some(&bytes))
     }
 
     #[test]
