@@ -43,9 +43,9 @@ impl Plugin for Bridge {
             // Once more, to go before the lease: nobody may be given an address that this pod still answers for.
             veth::undo_create(&veth, &mut undo);
             lease::complete(conf, lease, &mut result);
-            port::prepare_addresses(&mut pod, req);
+            port::prepare_addresses(&mut pod, conf, &veth.pod, &result.ips);
             let dad = endpoint::Options { dad: conf.duplicate_address_detection };
-            endpoint::configure(&mut pod, req.ifname().as_str(), port::POD, &result.ips, &result.routes, dad)?;
+            endpoint::configure(&mut pod, &veth.pod, port::POD, &result.ips, &result.routes, dad)?;
             gateway::ensure(&mut host, conf, &bridge, &veth.host, &mut result, &mut undo)?;
             conf.egress.ensure(req, &owner, &result.ips, &mut undo)?;
         } else if !conf.disable_container_interface {

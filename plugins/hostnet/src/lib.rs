@@ -7,6 +7,7 @@ pub mod conntrack;
 pub mod egress;
 pub mod endpoint;
 pub mod error;
+pub mod forwarding;
 pub mod ifb;
 pub mod ipam;
 pub mod iptables;

@@ -156,11 +156,13 @@ fn message<I>(pod: &Netlink, conf: &VethConf<'_, I>, host_name: &str) -> LinkMes
 }
 
 fn look_up(host: &mut Netlink, pod: &mut Netlink, host_name: &str, pod_name: &str) -> Result<Veth> {
-    refuse_router_advertisements(host, host_name);
     let gone = || Error::os(format!("create veth pair {pod_name}"), libc::ENODEV);
     let ends = link::get(host, host_name).and_then(|host| Ok((host, link::get(pod, pod_name)?)));
     match ends {
-        Ok((Some(host), Some(pod))) => Ok(Veth { host, pod }),
+        Ok((Some(mut end), Some(pod))) => {
+            refuse_router_advertisements(host, &mut end);
+            Ok(Veth { host: end, pod })
+        }
         other => {
             // Nobody else knows of the pair yet: it cannot stay.
             link::remove(host, host_name)?;
@@ -172,10 +174,14 @@ fn look_up(host: &mut Netlink, pod: &mut Netlink, host_name: &str, pod_name: &st
 /// Keeps a host-side interface from taking addresses and routes from what a pod sends (CVE-2020-10749). It must be
 /// down still. Without IPv6, or with an MTU too small for it, there is nothing to refuse; a `/proc/sys` that
 /// cannot be written (plugins in an unprivileged container) does not keep a pod from its network, as with the reference.
-pub(crate) fn refuse_router_advertisements(host: &Netlink, name: &str) {
-    match sysctl::set(host, &format!("net/ipv6/conf/{name}/accept_ra"), "0") {
-        Err(error) if !error.is_not_found() => eprintln!("{name} may accept router advertisements: {error}"),
-        _ => {}
+pub(crate) fn refuse_router_advertisements(host: &Netlink, link: &mut Link) {
+    if link.accept_ra != Some(true) {
+        return;
+    }
+    match sysctl::set(host, &format!("net/ipv6/conf/{}/accept_ra", link.name), "0") {
+        Ok(()) => link.accept_ra = Some(false),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => eprintln!("{} may accept router advertisements: {error}", link.name),
     }
 }
 

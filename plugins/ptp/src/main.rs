@@ -42,7 +42,7 @@ impl Plugin for Ptp {
         // Once more, to go before the lease: nobody may be given an address that this pod still answers for.
         veth::undo_create(&veth, &mut undo);
         let ends = lease::complete(lease, &mut result)?;
-        pod::configure(&mut pod, req, &ends, &result)?;
+        pod::configure(&mut pod, &veth.pod, &ends, &result)?;
         host::configure(&mut host, &veth.host, &ends)?;
         conf.egress.ensure(req, &owner, &result.ips, &mut undo)?;
         veth::wait_up(&mut host, &veth)?;
