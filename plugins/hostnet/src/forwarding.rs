@@ -2,15 +2,11 @@
 //! changed is looked up in `/proc/sys`: the kernel finds a node's own file there among those of every network namespace
 //! that has ever looked, one after the other, so that on a node with 400 pods it takes longer than to make the pair.
 
-use std::convert::Infallible;
-
-use netlink_packet_core::{
-    DefaultNla, Emitable, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, NlasIterator,
-};
 use netlink_packet_route::AddressFamily;
 
 use crate::error::Result;
 use crate::netlink::Netlink;
+use crate::netlink::raw::{self, Raw};
 use crate::sysctl;
 
 /// `RTM_NEWNETCONF` and `RTM_GETNETCONF` of linux/rtnetlink.h.
@@ -48,47 +44,10 @@ fn key(ipv4: bool) -> &'static str {
 
 /// What the kernel says; `None` where it says nothing, as without the family.
 fn ask(nl: &mut Netlink, ipv4: bool) -> Option<bool> {
-    let answer = nl.socket.get(NetConf::get_all(ipv4)).ok().filter(|answer| answer.kind == NEWNETCONF)?;
-    let mut attributes = NlasIterator::new(answer.payload.get(HEADER..)?).map_while(std::result::Result::ok);
-    let forwarding = attributes.find(|attribute| attribute.kind() == FORWARDING)?;
-    Some(forwarding.value().iter().any(|byte| *byte != 0))
-}
-
-/// A message of the kind that the typed crate does not have: `struct netconfmsg` and attributes.
-struct NetConf {
-    kind: u16,
-    payload: Vec<u8>,
-}
-
-impl NetConf {
-    /// Asks for what holds for all interfaces of the namespace.
-    fn get_all(ipv4: bool) -> Self {
-        let family: u8 = if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 }.into();
-        let mut attribute = vec![0; 8];
-        DefaultNla::new(IFINDEX, IFINDEX_ALL.to_ne_bytes().to_vec()).emit(&mut attribute);
-        let payload = [&[family, 0, 0, 0], attribute.as_slice()].concat();
-        Self { kind: GETNETCONF, payload }
-    }
-}
-
-impl NetlinkSerializable for NetConf {
-    fn message_type(&self) -> u16 {
-        self.kind
-    }
-
-    fn buffer_len(&self) -> usize {
-        self.payload.len()
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        buffer.copy_from_slice(&self.payload);
-    }
-}
-
-impl NetlinkDeserializable for NetConf {
-    type Error = Infallible;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> std::result::Result<Self, Infallible> {
-        Ok(Self { kind: header.message_type, payload: payload.to_vec() })
-    }
+    let family: u8 = if ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 }.into();
+    let payload = [&[family, 0, 0, 0][..], &raw::number(IFINDEX, IFINDEX_ALL.to_ne_bytes())].concat();
+    let answer: Raw =
+        nl.socket.get(Raw { kind: GETNETCONF, payload }).ok().filter(|raw: &Raw| raw.kind == NEWNETCONF)?;
+    let forwarding = raw::find(answer.payload.get(HEADER..)?, FORWARDING)?;
+    Some(forwarding.iter().any(|byte| *byte != 0))
 }

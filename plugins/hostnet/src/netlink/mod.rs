@@ -2,6 +2,7 @@
 
 mod failure;
 mod frame;
+pub(crate) mod raw;
 mod socket;
 mod wire;
 
