@@ -136,18 +136,6 @@ pub fn set_up(nl: &mut Netlink, index: u32) -> Result<()> {
     set_flag(nl, index, LinkFlags::Up, true, "set up")
 }
 
-/// Gives a link an alias as [`set_alias`] does, and sets it up.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn set_up_with_alias(nl: &mut Netlink, index: u32, alias: &str) -> Result<()> {
-    let mut request = message(index);
-    request.header.flags = LinkFlags::Up;
-    request.header.change_mask = LinkFlags::Up;
-    request.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
-    change(nl, index, request, "set the alias of, and set up,")
-}
-
 /// Lets a link announce its IPv4 addresses when it comes up (`arp_notify`). It must be down still: of one message the
 /// kernel reads this last. Without a look into `/proc/sys`, which may be read-only, and where a namespace that has once
 /// been looked up makes every other's files dearer.

@@ -27,7 +27,8 @@ pub fn create(
     };
     let veth = veth::create(host, pod, &wanted)?;
     veth::undo_create(&veth, undo);
-    link::set_up_with_alias(host, veth.host.index, &owner.alias())?;
+    link::set_alias(host, veth.host.index, &owner.alias())?;
+    link::set_up(host, veth.host.index)?;
     Ok(veth)
 }
 
