@@ -9,6 +9,7 @@
 
 use std::net::IpAddr;
 
+use libcni::plugin::log;
 use libcni::types::IpConfig;
 use libcni::{Code, Error};
 
@@ -22,6 +23,7 @@ use crate::store::Store;
 /// # Errors
 /// A set has none; nothing new is reserved then.
 pub fn all(store: &mut Store, conf: &HostLocalConf, owner: &Owner) -> Result<Vec<IpConfig>, Error> {
+    let _step = log::step("allocate");
     let requested = assign(&conf.requested, &conf.sets)?;
     let mut reserved = Vec::new();
     let mut ips = Vec::with_capacity(conf.sets.len());

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use libcni::plugin::log;
+
 type Step<'a> = Box<dyn FnOnce() -> Result<(), String> + 'a>;
 
 /// Steps to take back, the last first.
@@ -32,9 +34,15 @@ impl<'a> Undo<'a> {
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
+        if self.steps.is_empty() {
+            return;
+        }
+        let _step = log::step("undo");
         while let Some((what, step)) = self.steps.pop() {
+            let _step = log::step(&what);
             if let Err(error) = step() {
                 eprintln!("undo: {what}: {error}");
+                log::note(|| format!("undo: {what}: {error}"));
             }
         }
     }

@@ -37,6 +37,7 @@ pub use program::{is_installed, run};
 
 use message::Message;
 
+use libcni::plugin::log;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::error::Error;
@@ -131,6 +132,14 @@ impl Nft {
                 outcome => return outcome,
             }
         }
+    }
+}
+
+/// The wait for the kernel is a step of the call.
+impl Drop for Nft {
+    fn drop(&mut self) {
+        let _step = self.socket.is_some().then(|| log::step("nftables"));
+        self.socket = None;
     }
 }
 
