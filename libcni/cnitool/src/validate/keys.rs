@@ -52,6 +52,7 @@ const PLUGIN: Keys = &[
     ("prevResult", Any),
     ("ipam", Any),
     ("dns", Shape::Object(DNS)),
+    ("log", Text),
 ];
 
 const DNS: Keys = &[("nameservers", List(&Text)), ("domain", Text), ("search", List(&Text)), ("options", List(&Text))];

@@ -85,17 +85,21 @@ impl<'a> Line<'a> {
             let value = var(name).filter(|value| !value.is_empty())?;
             Some(cut(&value.to_string_lossy(), VALUE_MAX))
         };
+        let verb = text("CNI_COMMAND").unwrap_or_default();
+        // What the runtime's environment has of an attachment means nothing to the others.
+        let is_of_attachment = !matches!(verb.as_str(), "GC" | "STATUS" | "VERSION");
+        let of_attachment = |name: &str| text(name).filter(|_| is_of_attachment);
         let (plugin, version) = name_and_version(about);
         Self {
             time: rfc3339(call.began),
-            verb: text("CNI_COMMAND").unwrap_or_default(),
+            verb,
             plugin,
             version,
             network: call.network.as_deref().map(|name| cut(name, VALUE_MAX)),
-            container: text("CNI_CONTAINERID"),
-            interface: text("CNI_IFNAME"),
-            netns: text("CNI_NETNS"),
-            pod: var("CNI_ARGS").and_then(|args| Pod::of(&args.to_string_lossy())),
+            container: of_attachment("CNI_CONTAINERID"),
+            interface: of_attachment("CNI_IFNAME"),
+            netns: of_attachment("CNI_NETNS"),
+            pod: var("CNI_ARGS").filter(|_| is_of_attachment).and_then(|args| Pod::of(&args.to_string_lossy())),
             pid: std::process::id(),
             ppid: std::os::unix::process::parent_id(),
             traceparent: text("TRACEPARENT"),

@@ -124,6 +124,8 @@ fn every_call_has_its_line() {
         let all = lines(&path);
         assert_eq!(all.len(), before + 1, "{verb}");
         assert_eq!((&all[before]["verb"], &all[before]["error"]), (&json!(verb), &error));
+        let of_attachment = !["GC", "STATUS", "VERSION"].contains(&verb);
+        assert_eq!(all[before]["container"].is_string(), of_attachment, "{verb}");
     }
     // What is refused before the configuration is read, with the value that was refused.
     run(&Stepper::default(), &[log, ("CNI_CONTAINERID", "a/b")], &conf(""));

@@ -61,6 +61,12 @@ impl Nft {
         Self::default().socket().is_ok_and(|socket| socket.get(Message::get_generation()).is_ok())
     }
 
+    /// Closes the connection. To drop it does the same; here the wait is a step of the call's log.
+    pub fn close(self) {
+        let _step = log::step("nftables");
+        drop(self);
+    }
+
     fn socket(&mut self) -> Result<&mut Socket, Failure> {
         match &mut self.socket {
             Some(socket) => Ok(socket),
@@ -132,14 +138,6 @@ impl Nft {
                 outcome => return outcome,
             }
         }
-    }
-}
-
-/// The wait for the kernel is a step of the call.
-impl Drop for Nft {
-    fn drop(&mut self) {
-        let _step = self.socket.is_some().then(|| log::step("nftables"));
-        self.socket = None;
     }
 }
 
