@@ -9,7 +9,6 @@
 
 use std::net::IpAddr;
 
-use libcni::plugin::log;
 use libcni::types::IpConfig;
 use libcni::{Code, Error};
 
@@ -23,7 +22,7 @@ use crate::store::Store;
 /// # Errors
 /// A set has none; nothing new is reserved then.
 pub fn all(store: &mut Store, conf: &HostLocalConf, owner: &Owner) -> Result<Vec<IpConfig>, Error> {
-    let _step = log::step("allocate");
+    let _step = libcni::log::step("allocate");
     let requested = assign(&conf.requested, &conf.sets)?;
     let mut reserved = Vec::new();
     let mut ips = Vec::with_capacity(conf.sets.len());

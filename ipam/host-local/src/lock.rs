@@ -7,8 +7,6 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use libcni::plugin::log;
-
 use crate::store::StoreError;
 
 /// How long a call waits for the lock. A call holds it for a millisecond or less, the reference with
@@ -23,7 +21,7 @@ pub const STATUS_WAIT: Duration = Duration::from_secs(1);
 /// # Errors
 /// The lock's file cannot be made or locked, or `wait` is over.
 pub fn take(dir: &Path, wait: Duration) -> Result<Option<File>, StoreError> {
-    let _step = log::step("lock");
+    let _step = libcni::log::step("lock");
     let path = dir.join("lock");
     let gone = |error: &io::Error| error.kind() == ErrorKind::NotFound;
     // The odd mode is the reference's.

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use hostnet::bridge::BridgeConf;
 use hostnet::link::{self, Link};
 use hostnet::{Error, Netlink, Undo, bridge};
-use libcni::plugin::log;
 use libcni::types::Code;
 
 use crate::conf::Conf;
@@ -73,7 +72,7 @@ fn remove_if_empty(name: &str) -> Result<(), Error> {
 
 /// Others hold it for less than a millisecond. One that is stopped must not stop everybody.
 fn lock(attempt: impl Fn(&File) -> Result<(), TryLockError>) -> Result<File, Error> {
-    let _step = log::step("lock");
+    let _step = libcni::log::step("lock");
     const NETNS: &str = "/proc/thread-self/ns/net";
     let doing = "lock the network namespace";
     let netns = File::open(NETNS).map_err(|error| Error::io(doing, &error))?;

@@ -5,7 +5,6 @@ use hostnet::bridge::Port;
 use hostnet::link::{self, Link};
 use hostnet::veth::{self, VethConf};
 use hostnet::{Error, Netlink, Undo, addr, bridge, sysctl};
-use libcni::plugin::log;
 use libcni::types::{Cidr, Success};
 
 use crate::conf::Conf;
@@ -21,7 +20,7 @@ pub fn ensure(
     result: &mut Success,
     undo: &mut Undo<'_>,
 ) -> Result<(), Error> {
-    let _step = log::step("gateway");
+    let _step = libcni::log::step("gateway");
     if !conf.gateway {
         return Ok(());
     }

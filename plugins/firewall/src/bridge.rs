@@ -3,7 +3,6 @@
 use hostnet::bridge::{self, Port};
 use hostnet::link::{self, Link};
 use hostnet::{Netlink, Undo};
-use libcni::plugin::log;
 use libcni::{Error, Success};
 
 use crate::conf::refuse;
@@ -52,7 +51,7 @@ impl Bridge {
     /// # Errors
     /// The result names no port of the bridge; the kernel's refusal.
     pub fn isolate(&self, undo: &mut Undo<'_>) -> Result<(), hostnet::Error> {
-        let _step = log::step("isolation");
+        let _step = libcni::log::step("isolation");
         let (index, settings) = self.port()?;
         if settings.isolated {
             return Ok(());

@@ -3,7 +3,6 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::RangeInclusive;
 
-use libcni::plugin::log;
 use libcni::types::Mac;
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::link::{
@@ -66,7 +65,7 @@ pub struct Vlan {
 /// `"X" already exists but is not a bridge`; VLAN filtering is wanted and an existing bridge does not do it, or
 /// the kernel cannot; the kernel's refusal.
 pub fn ensure(nl: &mut Netlink, conf: &BridgeConf<'_>) -> Result<(Link, bool)> {
-    let _step = log::step("bridge");
+    let _step = libcni::log::step("bridge");
     let doing = || format!("create bridge {:?}", conf.name);
     let present = link::get(nl, conf.name)?;
     let created = present.is_none() && create(nl, conf)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use libcni::plugin::{Request, log};
+use libcni::plugin::Request;
 use libcni::types::{Cidr, Code, IfName, IpConfig, json};
 use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -139,7 +139,7 @@ impl Egress {
         ips: &[IpConfig],
         undo: &mut Undo<'a>,
     ) -> Result<()> {
-        let _step = log::step("masquerade");
+        let _step = libcni::log::step("masquerade");
         let addresses = self.masqueraded(ips);
         if addresses.is_empty() {
             return Ok(());
@@ -156,7 +156,7 @@ impl Egress {
     /// # Errors
     /// What is missing.
     pub fn check(&self, owner: &Owner, ips: &[IpConfig]) -> Result<()> {
-        let _step = log::step("masquerade");
+        let _step = libcni::log::step("masquerade");
         let addresses = self.masqueraded(ips);
         if addresses.is_empty() {
             return Ok(());
@@ -212,7 +212,7 @@ fn sources(texts: &[String]) -> std::result::Result<Vec<IpAddr>, libcni::Error> 
 /// # Errors
 /// Rules are left behind.
 pub fn remove(nft: &mut Nft, pod: Option<&mut Netlink>, owner: &Owner) -> Result<()> {
-    let _step = log::step("masquerade");
+    let _step = libcni::log::step("masquerade");
     masquerade::remove_over(nft, owner, &addresses_of_others(pod, &owner.ifname)?)
 }
 

@@ -7,7 +7,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use libcni::plugin::log;
 use libcni::types::{Cidr, IpConfig, Route as ResultRoute};
 
 use crate::error::{Error, Result};
@@ -56,7 +55,7 @@ pub fn configure_addresses(
     ips: &[IpConfig],
     options: Options,
 ) -> Result<Link> {
-    let _step = log::step("addresses");
+    let _step = libcni::log::step("addresses");
     let link = link::get(pod, ifname)?;
     let link =
         link.ok_or_else(|| Error::os(format!("failed to lookup {ifname:?} in {}", pod.netns()), libc::ENODEV))?;
@@ -93,7 +92,7 @@ pub fn configure_routes(
     ips: &[IpConfig],
     routes: &[ResultRoute],
 ) -> Result<()> {
-    let _step = log::step("routes");
+    let _step = libcni::log::step("routes");
     let gateways = Gateways::of(&own(interface, ips));
     for wanted in routes {
         route::add(pod, &programmed(wanted, &gateways, link.index))?;

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use libcni::plugin::log;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Error;
@@ -48,7 +47,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 /// Runs a program with `input` as its standard input.
 pub fn run(program: &Path, args: &[&str], input: &[u8]) -> Result<Output, Error> {
-    let _step = log::step(program.file_name().and_then(OsStr::to_str).unwrap_or("program"));
+    let _step = libcni::log::step(program.file_name().and_then(OsStr::to_str).unwrap_or("program"));
     run_within(program, args, input, DEADLINE)
 }
 

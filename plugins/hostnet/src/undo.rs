@@ -3,8 +3,6 @@
 
 use std::fmt;
 
-use libcni::plugin::log;
-
 type Step<'a> = Box<dyn FnOnce() -> Result<(), String> + 'a>;
 
 /// Steps to take back, the last first.
@@ -37,12 +35,12 @@ impl Drop for Undo<'_> {
         if self.steps.is_empty() {
             return;
         }
-        let _step = log::step("undo");
+        let _step = libcni::log::step("undo");
         while let Some((what, step)) = self.steps.pop() {
-            let _step = log::step(&what);
+            let _step = libcni::log::step(&what);
             if let Err(error) = step() {
                 eprintln!("undo: {what}: {error}");
-                log::note(|| format!("undo: {what}: {error}"));
+                libcni::log::note(|| format!("undo: {what}: {error}"));
             }
         }
     }

@@ -8,14 +8,13 @@ use std::net::IpAddr;
 use hostnet::conntrack::{Conntrack, Filter, Flow};
 use hostnet::ports::{Mapping, Protocol};
 use hostnet::{Error, Netlink, addr};
-use libcni::plugin::log;
 
 /// After ADD: the flows to these ports that do not go to this pod.
 ///
 /// # Errors
 /// The kernel's refusal.
 pub fn forget_others(host: &mut Netlink, mappings: &[Mapping], pods: &[IpAddr]) -> Result<(), Error> {
-    let _step = log::step("conntrack");
+    let _step = libcni::log::step("conntrack");
     forget(host, mappings, pods, None)
 }
 
@@ -25,7 +24,7 @@ pub fn forget_others(host: &mut Netlink, mappings: &[Mapping], pods: &[IpAddr]) 
 /// # Errors
 /// The kernel's refusal.
 pub fn forget_own(host: &mut Netlink, mappings: &[Mapping], pods: &[IpAddr]) -> Result<(), Error> {
-    let _step = log::step("conntrack");
+    let _step = libcni::log::step("conntrack");
     if pods.is_empty() {
         return forget(host, mappings, &[IpAddr::from([0; 4]), IpAddr::from([0; 16])], None);
     }

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use hostnet::link::Link;
 use hostnet::route::{self, Filter, Route};
 use hostnet::{Error, Netlink, addr, sysctl};
-use libcni::plugin::log;
 use libcni::types::Cidr;
 
 use crate::lease::Ends;
@@ -15,7 +14,7 @@ const SCOPE_HOST: u8 = 254;
 
 /// Gives the end its addresses and routes, and lets the node forward.
 pub fn configure(host: &mut Netlink, end: &Link, ends: &[Ends]) -> Result<(), Error> {
-    let _step = log::step("gateway");
+    let _step = libcni::log::step("gateway");
     for gateway in gateways(ends) {
         addr::add(host, end.index, &gateway, true)?;
     }

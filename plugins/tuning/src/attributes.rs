@@ -2,7 +2,6 @@
 
 use hostnet::Netlink;
 use hostnet::link::{self, Link};
-use libcni::plugin::log;
 use libcni::types::{IfName, Interface, Mac, Version};
 use libcni::{Error, Success};
 use serde::{Deserialize, Serialize};
@@ -63,7 +62,7 @@ impl Attributes {
     /// # Errors
     /// What the kernel refused, all of it.
     pub fn set(&self, pod: &mut Netlink, link: &Link) -> Result<(), Error> {
-        let _step = log::step("attributes");
+        let _step = libcni::log::step("attributes");
         let mut refused = Vec::new();
         let mut note = |outcome: hostnet::Result<()>| refused.extend(outcome.err().map(Error::from));
         if let Some(mac) = self.mac.filter(|mac| link.mac != Some(*mac)) {

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use libcni::plugin::{Attachment, Request, log};
+use libcni::plugin::{Attachment, Request};
 use libcni::types::{NetworkName, json};
 use libcni::{Code, Error};
 use serde::Serialize;
@@ -63,7 +63,7 @@ impl Backup {
     /// # Errors
     /// It cannot be written.
     pub fn ensure(&self, before: &Attributes) -> Result<(), Error> {
-        let _step = log::step("backup");
+        let _step = libcni::log::step("backup");
         let kept = self.get()?;
         let whole = kept.as_ref().map_or_else(|| before.clone(), |kept| kept.or(before));
         if kept.as_ref() == Some(&whole) && same_file(&self.path, &self.of_network) {
@@ -114,7 +114,7 @@ impl Backup {
 /// # Errors
 /// The kernel's refusal.
 pub fn remove_all_but(data_dir: &Path, network: &NetworkName, valid: &[Attachment]) -> Result<(), Error> {
-    let _step = log::step("backup");
+    let _step = libcni::log::step("backup");
     let directory = networks(data_dir, network);
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,

@@ -12,7 +12,7 @@
 //! ```
 //! # fn make() {}
 //! fn create_veth() {
-//!     let _step = libcni::plugin::log::step("veth");
+//!     let _step = libcni::log::step("veth");
 //!     make();
 //! }
 //! ```

@@ -7,7 +7,6 @@ mod wire;
 
 use std::path::Path;
 
-use libcni::plugin::log;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 pub use failure::{BatchError, Failure};
@@ -30,7 +29,7 @@ impl Netlink {
     /// # Errors
     /// No socket, or no `/proc`.
     pub fn open() -> Result<Self> {
-        let _step = log::step("netlink");
+        let _step = libcni::log::step("netlink");
         let netns = Netns::current()?;
         let socket = Socket::open(NETLINK_ROUTE);
         let socket = socket.map_err(|failure| failure.doing(format!("open a netlink socket in {netns}")))?;
@@ -42,7 +41,7 @@ impl Netlink {
     /// # Errors
     /// The namespace cannot be entered, or there is no socket.
     pub fn open_in(netns: Netns) -> Result<Self> {
-        let _step = log::step("netlink");
+        let _step = libcni::log::step("netlink");
         let socket = open_socket(&netns, NETLINK_ROUTE)?;
         Ok(Self { socket, netns })
     }

@@ -37,7 +37,6 @@ pub use program::{is_installed, run};
 
 use message::Message;
 
-use libcni::plugin::log;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::error::Error;
@@ -63,7 +62,7 @@ impl Nft {
 
     /// Closes the connection. To drop it does the same; here the wait is a step of the call's log.
     pub fn close(self) {
-        let _step = log::step("nftables");
+        let _step = libcni::log::step("nftables");
         drop(self);
     }
 

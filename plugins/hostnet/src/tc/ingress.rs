@@ -5,7 +5,6 @@
 //! comes later (eBPF programs are attached to it) makes sure that it is there, and would fail to make it beside an
 //! `ingress`, or throw that out with our filter.
 
-use libcni::plugin::log;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle};
@@ -31,7 +30,7 @@ pub fn get(nl: &mut Netlink, index: u32) -> Result<Option<Qdisc>> {
 /// # Errors
 /// The kernel's refusal.
 pub fn ensure(nl: &mut Netlink, index: u32, undo: &mut Undo<'_>) -> Result<()> {
-    let _step = log::step("redirect");
+    let _step = libcni::log::step("redirect");
     if get(nl, index)?.is_some() {
         return Ok(());
     }

@@ -11,7 +11,6 @@ pub mod tbf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use libcni::plugin::log;
 use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, Nla};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
@@ -92,7 +91,7 @@ fn get(nl: &mut Netlink, index: u32, parent: TcHandle, place: &str) -> Result<Op
 /// # Errors
 /// The kernel's refusal.
 pub fn remove_root(nl: &mut Netlink, index: u32) -> Result<bool> {
-    let _step = log::step("shaper");
+    let _step = libcni::log::step("shaper");
     let is_there = |nl: &mut Netlink| root(nl, index).map(|found| found.is_some_and(|qdisc| qdisc.is_ours()));
     if !is_there(nl)? {
         return Ok(false);
