@@ -55,7 +55,6 @@ pub fn configure_addresses(
     ips: &[IpConfig],
     options: Options,
 ) -> Result<Link> {
-    let _step = libcni::log::step("addresses");
     let link = link::get(pod, ifname)?;
     let link =
         link.ok_or_else(|| Error::os(format!("failed to lookup {ifname:?} in {}", pod.netns()), libc::ENODEV))?;
@@ -65,6 +64,7 @@ pub fn configure_addresses(
         return Err(Error::other(doing, "invalid interface index"));
     }
     let ips = own(interface, ips);
+    let _step = libcni::log::step("addresses");
     let v6 = ips.iter().any(|ip| !ip.address.is_ipv4());
     if v6 {
         enable_ipv6(pod, ifname)?;
