@@ -140,3 +140,6 @@ fn header(boot: &BootId) -> [u8; HEADER] {
     header.iter_mut().zip(text.bytes()).for_each(|(byte, value)| *byte = value);
     header
 }
+
+#[cfg(test)]
+mod tests;

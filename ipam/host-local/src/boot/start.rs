@@ -4,7 +4,7 @@
 //!
 //! - The present clock less the time since the boot. A clock that was put back since is lower now, and so is this.
 //! - When the kernel's own file systems were mounted, in the first second of a boot, by the clock of that second:
-//!   `/sys` and `/proc` (times of their roots, which nobody sets), and `/dev` (when it came to be). A clock that was
+//!   `/sys` and `/proc` (times of their roots, which nobody has a reason to set), and `/dev` (when it came to be). A clock that was
 //!   put forward since was lower then. This is no surmise: on a machine that goes on from a snapshot, the first value
 //!   is a day late, and this one is right.
 //! - When the namespaces of the pods that live were mounted. A clock that was put back *and* forward again left no
