@@ -1,3 +1,5 @@
+use libcni::Code;
+
 use super::*;
 use crate::boot::Age;
 

@@ -53,9 +53,9 @@ fn a_lost_last_reserved_ip_costs_no_rest() {
         del("c0", &conf).succeeded();
         let last = node.leases().join("last_reserved_ip.0");
         if lost.is_empty() {
-            fs::remove_file(&last).unwrap()
+            fs::remove_file(&last).unwrap();
         } else {
-            fs::write(&last, lost).unwrap()
+            fs::write(&last, lost).unwrap();
         }
         let next = last_byte(&add("next", &conf).addresses()[0]);
         assert_eq!(next, 6, "{lost:?}");
