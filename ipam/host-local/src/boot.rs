@@ -25,7 +25,8 @@
 //!
 //! Where the container is the node (kind, systemd-nspawn), a restart of it is a boot if the container has a `boot_id`
 //! of its own, and is none if it sees the kernel's; the leases hold then, as with the reference. A directory must not
-//! be shared by two such nodes of one kernel that have ids of their own.
+//! be shared by two such nodes of one kernel that have ids of their own, nor by plugins of one node of which some see
+//! the container's id and some the kernel's: between their leases, 3 alone stands.
 //!
 //! A container that comes back after a reboot keeps its address, if it was not needed meanwhile: the lease is
 //! renewed, which is to say that it gets the stamp and the time of this boot.
