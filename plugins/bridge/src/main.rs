@@ -14,6 +14,7 @@ mod conf;
 mod gateway;
 mod lease;
 mod port;
+mod status;
 
 use std::process::ExitCode;
 
@@ -72,6 +73,7 @@ impl Plugin for Bridge {
         // An address that the pod still answers for must not be given to another.
         let lease = req.ipam().filter(|_| link.is_ok()).map_or(Ok(()), |ipam| ipam::del(req, ipam));
         let spoof_check = spoof_check::remove_over(&mut nft, &owner).map_err(Error::from);
+        nft.close();
         Error::join([masquerade, link, lease, spoof_check].into_iter().filter_map(Result::err).collect())
     }
 
@@ -91,11 +93,12 @@ impl Plugin for Bridge {
         let links = veth::remove_all_but(&valid).map_err(Error::from);
         let leases = if links.is_ok() { ipam_gc() } else { Ok(()) };
         let spoof_check = spoof_check::remove_all_but(&mut nft, &valid).map_err(Error::from);
+        nft.close();
         Error::join([masquerade, links, leases, spoof_check].into_iter().filter_map(Result::err).collect())
     }
 
     fn status(&self, network: &Network<Conf>) -> Result<(), Error> {
-        bridge::status(network.conf())?;
+        status::status(network)?;
         network.ipam().map_or(Ok(()), |ipam| ipam::status(network, ipam))
     }
 }

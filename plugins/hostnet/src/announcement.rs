@@ -46,6 +46,7 @@ const TARGET_ADDRESS: [u8; 2] = [2, 1];
 /// # Errors
 /// The kernel's refusal. It harms nobody but those who remember another.
 pub fn send(pod: &mut Netlink, link: &Link, ips: &[IpConfig]) -> Result<()> {
+    let _step = libcni::log::step("announcement");
     let Some(mac) = link.mac else { return Ok(()) };
     let v6: Vec<Ipv6Addr> = ips.iter().filter_map(|ip| as_v6(ip.address.addr())).collect();
     if v6.len() < ips.len() {

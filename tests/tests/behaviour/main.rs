@@ -8,6 +8,7 @@ mod announcement;
 mod bad_input;
 #[cfg(test)]
 mod bandwidth;
+#[cfg(test)]
 mod bandwidth_agents;
 #[cfg(test)]
 mod bandwidth_conf;
@@ -40,6 +41,8 @@ mod bridge_routes;
 #[cfg(test)]
 mod chained_examples;
 #[cfg(test)]
+mod check_alarms;
+#[cfg(test)]
 mod conf_examples;
 #[cfg(test)]
 mod damage;
@@ -67,6 +70,10 @@ mod gc;
 mod gc_interop;
 #[cfg(test)]
 mod lab;
+#[cfg(test)]
+mod log;
+#[cfg(test)]
+mod log_journal;
 #[cfg(test)]
 mod loopback;
 #[cfg(test)]
@@ -115,6 +122,8 @@ mod services_chained;
 mod services_paths;
 #[cfg(test)]
 mod static_ipam;
+#[cfg(test)]
+mod status;
 #[cfg(test)]
 mod tuning;
 #[cfg(test)]
