@@ -114,6 +114,10 @@ mod services_paths;
 #[cfg(test)]
 mod static_ipam;
 #[cfg(test)]
+mod takeover;
+#[cfg(test)]
+mod takeover_conf;
+#[cfg(test)]
 mod tuning;
 #[cfg(test)]
 mod tuning_backup;
