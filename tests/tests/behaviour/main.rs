@@ -116,7 +116,11 @@ mod static_ipam;
 #[cfg(test)]
 mod takeover;
 #[cfg(test)]
+mod takeover_back;
+#[cfg(test)]
 mod takeover_conf;
+#[cfg(test)]
+mod takeover_mixed;
 #[cfg(test)]
 mod tuning;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! CHECKed, DELeted and collected by us, and go on working. `takeover_back.rs` has the other direction.
 
 use crate::bridge_conf::links;
-use crate::takeover_conf::{CHAINS, Life, Node, Suite, Way, ways};
+use crate::takeover_conf::{CHAINS, Known, Life, Node, Suite, Way, ways};
 
 use Suite::{Ours, Theirs};
 
@@ -15,17 +15,17 @@ fn in_every_way(chain: &'static str, story: fn(&Node, &str)) {
 
 /// What of a pod that the reference made, of which the runtime knows nothing more, our GC leaves: what does not say whose
 /// it is. The READMEs of the plugins say so.
-fn left_by_gc(node: &Node, id: &str, ifb: &[String], addresses: &[String]) -> Vec<String> {
+fn left_by_gc(node: &Node, known: &Known, ifb: &[String]) -> Vec<String> {
     let Way { backend, .. } = node.way;
     let mut words = Vec::new();
     if node.has("portmap") && backend == "nftables" {
-        words.push(id.to_owned());
+        words.push(known.id.clone());
     }
     if node.has("firewall") {
-        words.extend(addresses.iter().cloned());
+        words.extend(known.addresses.iter().cloned());
     }
     if node.has("tuning") {
-        words.push(format!("tuning: {id}_eth0.json"));
+        words.push(format!("tuning: {}_eth0.json", known.id));
     }
     words.extend(ifb.iter().cloned());
     words
@@ -59,14 +59,14 @@ fn we_go_on(node: &Node, what: &str) {
     }
 
     // And one of which nobody knows any more.
-    let (id, addresses) = (node.id(&lives[1]), lives[1].addresses());
+    let known = node.known(&lives[1]);
     let ifb: Vec<String> = two.1.iter().filter(|ifb| !one.1.contains(*ifb)).cloned().collect();
     node.forget(&lives[1]);
     lives[1].die();
     node.wait_for_ends(1);
     for _ in 0..2 {
         node.gc(&[&lives[0]]);
-        node.facts().assert_only(&one.0, &left_by_gc(node, &id, &ifb, &addresses), &format!("{what}: GC"));
+        node.facts().assert_only(&one.0, &left_by_gc(node, &known, &ifb), &format!("{what}: GC"));
     }
     node.call(Ours, "check", &lives[0]).success();
     node.assert_works(&lives[0], what);

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha512};
 use tempfile::TempDir;
 use tests::plugin::Cnitool;
 use tests::{Echo, Host, Internet, Outcome, Pod, bins, namespace};
@@ -100,6 +101,12 @@ pub struct Life {
     container_port: u16,
 }
 
+/// What is known of a pod beside the pod: its id, and its addresses while it lived.
+pub struct Known {
+    pub id: String,
+    pub addresses: Vec<String>,
+}
+
 impl Life {
     /// CAP_ARGS: the same at every call, as a runtime's.
     fn capabilities(&self) -> String {
@@ -136,6 +143,11 @@ impl Facts {
         let came = self.0.difference(&before.0).map(|line| format!("+ {line}"));
         let went = before.0.difference(&self.0).map(|line| format!("- {line}"));
         came.chain(went).collect()
+    }
+
+    /// The lines that have this word.
+    pub fn lines_with(&self, word: &str) -> Vec<String> {
+        self.0.iter().filter(|line| line.contains(word)).cloned().collect()
     }
 
     #[track_caller]
@@ -175,6 +187,18 @@ impl Node {
         let node = Self { host, internet, way, net_d, legacy: way.legacy.then(legacy), nft_alone: nft_alone() };
         node.configure(&list(chain, way, way.backend));
         node
+    }
+
+    /// Another configuration, and other programs, from now on.
+    pub fn change(&mut self, chain: &str, way: Way) {
+        self.way = way;
+        self.legacy = way.legacy.then(legacy);
+        self.configure(&list(chain, way, way.backend));
+    }
+
+    /// Why the reference's DEL fails: its masquerade in nftables beside iptables 1.8.9.
+    pub fn del_defect(&self) -> Option<&'static str> {
+        (self.way.backend == "nftables" && self.has("firewall")).then_some("iptables")
     }
 
     /// Puts a configuration in the place of the one before.
@@ -257,8 +281,22 @@ impl Node {
     }
 
     /// The id that the runtime gave it.
-    pub fn id(&self, life: &Life) -> String {
+    fn id(&self, life: &Life) -> String {
         self.remembered(life).1["containerId"].as_str().unwrap().to_owned()
+    }
+
+    /// To be asked while it is there.
+    pub fn known(&self, life: &Life) -> Known {
+        Known { id: self.id(life), addresses: life.addresses() }
+    }
+
+    /// A word of every rule that masquerades a pod.
+    pub fn masquerade_of(&self, pod: &Known) -> String {
+        if self.way.backend == "nftables" {
+            return pod.id.clone();
+        }
+        let hash = Sha512::digest(format!("{NETWORK}{}", pod.id));
+        hash.iter().take(12).fold("CNI-".to_owned(), |name, byte| format!("{name}{byte:02x}"))
     }
 
     /// The runtime loses what it remembered of a pod.
@@ -269,7 +307,13 @@ impl Node {
     /// What there is, but the bridge itself.
     pub fn facts(&self) -> Facts {
         let state = self.host.state().without_link("cni0");
-        let mut lines: BTreeSet<String> = state.to_string().lines().map(str::to_owned).collect();
+        // What iptables has in nf_tables is seen by its own program as well.
+        let is_iptables = |line: &&str| {
+            let tables = [r#""table":"filter""#, r#""table":"nat""#, r#""table":"mangle""#];
+            line.starts_with("nft:") && tables.iter().any(|table| line.contains(table))
+        };
+        let state = state.to_string();
+        let mut lines: BTreeSet<String> = state.lines().filter(|line| !is_iptables(line)).map(str::to_owned).collect();
         for saved in ["iptables-legacy-save", "ip6tables-legacy-save"] {
             let text = self.host.run(saved);
             let is_fact = |line: &&str| line.starts_with("-A") || line.starts_with(":CNI-");
