@@ -42,6 +42,8 @@ mod conf_examples;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod del_gone;
+#[cfg(test)]
 mod firewall;
 #[cfg(test)]
 mod firewall_conf;

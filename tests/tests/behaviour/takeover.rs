@@ -2,15 +2,13 @@
 //! CHECKed, DELeted and collected by us, and go on working. `takeover_back.rs` has the other direction.
 
 use crate::bridge_conf::links;
-use crate::takeover_conf::{CHAINS, Known, Life, Node, Suite, Way, ways};
+use crate::takeover_conf::{CHAINS, Known, Life, Node, Suite, Way, at_once, ways};
 
 use Suite::{Ours, Theirs};
 
 fn in_every_way(chain: &'static str, story: fn(&Node, &str)) {
     assert!(CHAINS.contains(&chain));
-    for way in ways() {
-        story(&Node::new(chain, way), &format!("{chain}, {way:?}"));
-    }
+    at_once(&ways(), |way| story(&Node::new(chain, way), &format!("{chain}, {way:?}")));
 }
 
 /// What of a pod that the reference made, of which the runtime knows nothing more, our GC leaves: what does not say whose

@@ -1,14 +1,12 @@
 //! The other direction of `takeover.rs`: our pods, and the binaries are swapped for the reference's. Where its own
 //! defect stands in the way, that defect is what is asserted.
 
-use crate::takeover_conf::{Known, Life, NETWORK, Node, Suite, ways};
+use crate::takeover_conf::{Known, Life, NETWORK, Node, Suite, at_once, ways};
 
 use Suite::{Ours, Theirs};
 
 fn in_every_way(chain: &'static str) {
-    for way in ways() {
-        they_go_on(&Node::new(chain, way), &format!("{chain}, {way:?}"));
-    }
+    at_once(&ways(), |way| they_go_on(&Node::new(chain, way), &format!("{chain}, {way:?}")));
 }
 
 /// What the CHECK of 1.1.1 says of every pod of two IP versions, its own too: its portmap looks for the rules of one

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,16 @@ pub fn ways() -> Vec<Way> {
         all.into_iter().filter(move |way| newer || way.backend == "iptables")
     };
     references.into_iter().enumerate().flat_map(of_one).collect()
+}
+
+/// Runs a story for each way, all at once: most of their time is waiting.
+pub fn at_once(ways: &[Way], story: impl Fn(Way) + Sync) {
+    thread::scope(|scope| {
+        for way in ways {
+            let story = &story;
+            scope.spawn(move || story(*way));
+        }
+    });
 }
 
 /// Who is called.
@@ -177,6 +188,8 @@ pub struct Node {
     net_d: TempDir,
     legacy: Option<TempDir>,
     nft_alone: TempDir,
+    /// Our programs but one, where that is missing.
+    missing: Mutex<Option<TempDir>>,
 }
 
 impl Node {
@@ -184,7 +197,7 @@ impl Node {
         let host = Host::new();
         let internet = host.internet();
         let net_d = TempDir::new().unwrap();
-        let node = Self { host, internet, way, net_d, legacy: way.legacy.then(legacy), nft_alone: nft_alone() };
+        let node = Self { host, internet, way, net_d, legacy: way.legacy.then(legacy), nft_alone: nft_alone(), missing: Mutex::default() };
         node.configure(&list(chain, way, way.backend));
         node
     }
@@ -239,7 +252,10 @@ impl Node {
 
     fn tool(&self, suite: Suite) -> Cnitool<'_> {
         let directory: PathBuf = match suite {
-            Suite::Ours => bins::directory(),
+            Suite::Ours => match &*self.missing.lock().unwrap() {
+                Some(others) => others.path().to_owned(),
+                None => bins::directory(),
+            },
             Suite::Theirs => bins::reference_directories().swap_remove(self.way.which),
         };
         let tool = self.host.cnitool(self.net_d.path()).env("CNI_PATH", directory.display());
@@ -304,6 +320,32 @@ impl Node {
         fs::remove_file(self.remembered(life).0).unwrap();
     }
 
+    /// The result that it remembers is another.
+    pub fn remember(&self, life: &Life, result: Value) {
+        let (path, mut entry) = self.remembered(life);
+        entry["result"] = result;
+        fs::write(path, entry.to_string()).unwrap();
+    }
+
+    /// The power failed while it was written.
+    pub fn damage_memory(&self, life: &Life) {
+        let (path, entry) = self.remembered(life);
+        let text = entry.to_string();
+        fs::write(path, &text[..text.len() / 2]).unwrap();
+    }
+
+    /// From now on one program of ours is not installed; or it is again.
+    pub fn without_program(&self, name: &str, missing: bool) {
+        *self.missing.lock().unwrap() = missing.then(|| {
+            let directory = TempDir::new().unwrap();
+            let programs = fs::read_dir(bins::directory()).unwrap().map(|program| program.unwrap());
+            for program in programs.filter(|program| program.file_name() != name) {
+                std::os::unix::fs::symlink(program.path(), directory.path().join(program.file_name())).unwrap();
+            }
+            directory
+        });
+    }
+
     /// What there is, but the bridge itself.
     pub fn facts(&self) -> Facts {
         let state = self.host.state().without_link("cni0");
@@ -348,6 +390,17 @@ impl Node {
         let mut ends = links(&self.host, "veth");
         ends.retain(|end| end != "uplink");
         ends
+    }
+
+    /// The youngest link of a kind, or host's end.
+    pub fn newest(&self, kind: &str) -> String {
+        let mut all = links(&self.host, kind);
+        all.retain(|link| link != "uplink");
+        all.pop().unwrap()
+    }
+
+    pub fn newest_end(&self) -> String {
+        self.newest("veth")
     }
 
     /// The kernel takes the links of a namespace away some time after it.

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::bridge_conf::with;
-use crate::takeover_conf::{Life, NETWORK, Node, Suite, Way, list, ways};
+use crate::takeover_conf::{Life, NETWORK, Node, Suite, Way, at_once, list, ways};
 
 use Suite::{Ours, Theirs};
 
@@ -57,13 +57,13 @@ fn neighbours(node: &Node, what: &str) {
 }
 
 fn in_every_way(chain: &'static str) {
-    for way in ways() {
+    at_once(&ways(), |way| {
         let node = Node::new(chain, way);
         // Not where its DEL is broken anyway (`takeover_back.rs`).
         if node.del_defect().is_none() {
             neighbours(&node, &format!("{chain}, {way:?}"));
         }
-    }
+    });
 }
 
 #[test]
@@ -89,45 +89,47 @@ fn pods_of_both_with_a_policy() {
 /// The configuration, or the node's iptables, is another one with the new binaries: what the reference made with the old one
 /// is found by its owner.
 fn backend_changes(chain: &'static str) {
-    let to = |from: Way, backend, legacy| Way { backend, legacy, ..from };
-    for from in ways() {
-        for now in [to(from, "nftables", false), to(from, "iptables", false), to(from, "iptables", true)] {
-            if now == from {
-                continue;
+    at_once(&ways(), |from| {
+        let to = |backend, legacy| Way { backend, legacy, ..from };
+        for now in [to("nftables", false), to("iptables", false), to("iptables", true)] {
+            if now != from {
+                backend_changes_to(chain, from, now);
             }
-            let what = format!("{chain}, {from:?} to {} legacy {}", now.backend, now.legacy);
-            let mut node = Node::new(chain, from);
-            let (first, new) = (node.life(0), node.life(1));
-            node.add(Theirs, &first);
-            node.change(chain, now);
-            node.add(Ours, &new);
-            node.assert_works(&first, &what);
-            assert_all_well(&node, &[&new], &what);
-            let before = node.facts();
+        }
+    });
+}
 
-            let mut lives: Vec<Life> = (2..5).map(|number| node.life(number)).collect();
-            node.change(chain, from);
-            for life in &lives {
-                node.add(Theirs, life);
-            }
-            let id = node.known(&lives[2]).id;
-            node.change(chain, now);
-            // As it is, without the namespace, without the cache.
-            lives[1].die();
-            node.wait_for_ends(4);
-            node.forget(&lives[2]);
-            for _ in 0..2 {
-                for life in &lives {
-                    node.call(Ours, "del", life).success();
-                }
-            }
-            node.facts().assert_same(&before, &format!("{what}, {id}"));
-            node.assert_works(&first, &what);
-            assert_all_well(&node, &[&new], &what);
-            node.call(Ours, "del", &first).success();
-            assert_all_well(&node, &[&new], &what);
+fn backend_changes_to(chain: &'static str, from: Way, now: Way) {
+    let what = format!("{chain}, {from:?} to {} legacy {}", now.backend, now.legacy);
+    let mut node = Node::new(chain, from);
+    let (first, new) = (node.life(0), node.life(1));
+    node.add(Theirs, &first);
+    node.change(chain, now);
+    node.add(Ours, &new);
+    node.assert_works(&first, &what);
+    assert_all_well(&node, &[&new], &what);
+    let before = node.facts();
+
+    let mut lives: Vec<Life> = (2..5).map(|number| node.life(number)).collect();
+    node.change(chain, from);
+    for life in &lives {
+        node.add(Theirs, life);
+    }
+    node.change(chain, now);
+    // As it is, without the namespace, without the cache.
+    lives[1].die();
+    node.wait_for_ends(4);
+    node.forget(&lives[2]);
+    for _ in 0..2 {
+        for life in &lives {
+            node.call(Ours, "del", life).success();
         }
     }
+    node.facts().assert_same(&before, &what);
+    node.assert_works(&first, &what);
+    assert_all_well(&node, &[&new], &what);
+    node.call(Ours, "del", &first).success();
+    assert_all_well(&node, &[&new], &what);
 }
 
 #[test]
