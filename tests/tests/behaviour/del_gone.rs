@@ -62,14 +62,22 @@ const ROWS: [Row; 24] = [
     row("the pod's end", |_, life| drop(life.pod.run("ip link del eth0"))),
     row("the host's end", |node, _| drop(node.host.run(&format!("ip link del {}", node.newest_end())))),
     row("the addresses", |_, life| drop(life.pod.run("ip address flush dev eth0"))),
-    row("the bridge", |node, _| drop(node.host.run("ip link del cni0"))).of("bridge").shared(),
+    // The neighbour's end has no master any more.
+    row("the bridge", |node, _| drop(node.host.run("ip link del cni0")))
+        .of("bridge")
+        .left(r#""ifname":"veth"#)
+        .shared(),
     row("the bridge's name", |node, _| {
         node.host.run("ip link set cni0 down");
         node.host.run("ip link set cni0 name renamed0 up");
     })
     .of("bridge")
     .left("renamed0")
-    .shared(),
+    .mend(|node| {
+        node.host.run("ip link set renamed0 down");
+        node.host.run("ip link set renamed0 name cni0 up");
+        node.host.run("ip address add fd00:1::1/64 dev cni0 nodad"); // a link that goes down loses it
+    }),
     row("the rules", |node, _| flush(node, "-F")).shared(),
     row("the rules and the chains", |node, _| {
         flush(node, "-F");
@@ -83,7 +91,9 @@ const ROWS: [Row; 24] = [
         }
     })
     .shared(),
-    row("the leases", |node, _| fs::remove_dir_all(node.host.store().join("networks")).unwrap()).of("host-local").shared(),
+    row("the leases", |node, _| fs::remove_dir_all(node.host.store().join("networks")).unwrap())
+        .of("host-local")
+        .shared(),
     row("the backups", |node, _| drop(node.host.run("rm -r /run/cni/tuning"))).of("tuning").shared(),
     row("/run/cni", |node, _| drop(node.host.run("rm -rf /run/cni"))).shared(),
     row("the ifb", |node, _| drop(node.host.run(&format!("ip link del {}", node.newest("ifb"))))).of("bandwidth"),
@@ -200,6 +210,7 @@ fn del_without(chain: &'static str, way: Way, row: &Row) {
             None => assert!(deleted.status == Some(0), "{what}: {deleted}"),
             Some(words) => assert!(deleted.status == Some(1) && deleted.stderr.contains(words), "{what}: {deleted}"),
         }
+        assert_eq!(node.ends().len(), 1, "{what}");
         if row.mend.is_none() || row.fails.is_some() {
             assert_nothing_left(&node.facts(), &before, row, &what);
         }
@@ -237,7 +248,10 @@ fn every_row(chain: &'static str, way: Way) {
             scope.spawn(move || {
                 for row in rows {
                     if let Err(why) = std::panic::catch_unwind(|| del_without(chain, way, row)) {
-                        failed.lock().unwrap().push(why.downcast::<String>().map_or_else(|_| row.what.to_owned(), |why| *why));
+                        failed
+                            .lock()
+                            .unwrap()
+                            .push(why.downcast::<String>().map_or_else(|_| row.what.to_owned(), |why| *why));
                     }
                 }
             });

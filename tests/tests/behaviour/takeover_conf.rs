@@ -197,7 +197,15 @@ impl Node {
         let host = Host::new();
         let internet = host.internet();
         let net_d = TempDir::new().unwrap();
-        let node = Self { host, internet, way, net_d, legacy: way.legacy.then(legacy), nft_alone: nft_alone(), missing: Mutex::default() };
+        let node = Self {
+            host,
+            internet,
+            way,
+            net_d,
+            legacy: way.legacy.then(legacy),
+            nft_alone: nft_alone(),
+            missing: Mutex::default(),
+        };
         node.configure(&list(chain, way, way.backend));
         node
     }
