@@ -44,6 +44,8 @@ mod damage;
 #[cfg(test)]
 mod del_gone;
 #[cfg(test)]
+mod del_others;
+#[cfg(test)]
 mod firewall;
 #[cfg(test)]
 mod firewall_conf;

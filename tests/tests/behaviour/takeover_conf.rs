@@ -119,10 +119,13 @@ pub struct Known {
 }
 
 impl Life {
+    /// So much higher is what a pod's second attachment has.
+    pub const SHIFT: u16 = 100;
+
     /// CAP_ARGS: the same at every call, as a runtime's.
-    fn capabilities(&self) -> String {
-        let (number, port) = (self.number + 2, self.container_port);
-        let mapping = |protocol| json!({"hostPort": self.port, "containerPort": port, "protocol": protocol});
+    fn capabilities(&self, shift: u16) -> String {
+        let (number, port) = (self.number + 2 + usize::from(shift), self.container_port);
+        let mapping = |protocol| json!({"hostPort": self.port + shift, "containerPort": port, "protocol": protocol});
         let rate = json!({"ingressRate": 50_000_000, "ingressBurst": 5_000_000,
             "egressRate": 50_000_000, "egressBurst": 5_000_000});
         json!({"portMappings": [mapping("tcp"), mapping("udp")], "bandwidth": rate,
@@ -227,6 +230,11 @@ impl Node {
         fs::write(self.net_d.path().join("10.conflist"), list.to_string()).unwrap();
     }
 
+    /// One of another network beside it.
+    pub fn configure_other(&self, list: &Value) {
+        fs::write(self.net_d.path().join("20.conflist"), list.to_string()).unwrap();
+    }
+
     pub fn list(&self) -> Value {
         serde_json::from_slice(&fs::read(self.net_d.path().join("10.conflist")).unwrap()).unwrap()
     }
@@ -272,7 +280,13 @@ impl Node {
 
     /// A verb of the whole chain, as a runtime calls it: what ADD returned is in the cache.
     pub fn call(&self, suite: Suite, verb: &str, life: &Life) -> Outcome {
-        self.tool(suite).env("CAP_ARGS", life.capabilities()).call(verb, NETWORK, &life.pod)
+        self.tool(suite).env("CAP_ARGS", life.capabilities(0)).call(verb, NETWORK, &life.pod)
+    }
+
+    /// A verb of ours for a pod's second attachment.
+    pub fn call_second(&self, verb: &str, life: &Life, network: &str, ifname: &str) -> Outcome {
+        let tool = self.tool(Suite::Ours).env("CAP_ARGS", life.capabilities(Life::SHIFT)).env("CNI_IFNAME", ifname);
+        tool.call(verb, network, &life.pod)
     }
 
     #[track_caller]
@@ -356,7 +370,7 @@ impl Node {
 
     /// What there is, but the bridge itself.
     pub fn facts(&self) -> Facts {
-        let state = self.host.state().without_link("cni0");
+        let state = self.host.state().without_link("cni0").without_link("cni1");
         // What iptables has in nf_tables is seen by its own program as well.
         let is_iptables = |line: &&str| {
             let tables = [r#""table":"filter""#, r#""table":"nat""#, r#""table":"mangle""#];
