@@ -58,6 +58,13 @@ impl Backup {
         Ok(read.ok())
     }
 
+    /// Whether it is of an attachment to another network: it has a second name, and not ours. What the reference made has none,
+    /// and is taken for ours.
+    pub fn is_anothers(&self) -> bool {
+        let names = fs::symlink_metadata(&self.path).map_or(0, |file| file.nlink());
+        names > 1 && !same_file(&self.path, &self.of_network)
+    }
+
     /// Keeps `before`, unless an earlier ADD has kept something: what it found is what was there first.
     ///
     /// # Errors
