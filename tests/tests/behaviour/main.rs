@@ -126,6 +126,8 @@ mod takeover_conf;
 #[cfg(test)]
 mod takeover_mixed;
 #[cfg(test)]
+mod takeover_old;
+#[cfg(test)]
 mod tuning;
 #[cfg(test)]
 mod tuning_backup;

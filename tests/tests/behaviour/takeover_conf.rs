@@ -349,6 +349,12 @@ impl Node {
         fs::write(path, entry.to_string()).unwrap();
     }
 
+    /// The whole file is the result.
+    pub fn remember_the_result_alone(&self, life: &Life) {
+        let (path, entry) = self.remembered(life);
+        fs::write(path, entry["result"].to_string()).unwrap();
+    }
+
     /// The power failed while it was written.
     pub fn damage_memory(&self, life: &Life) {
         let (path, entry) = self.remembered(life);
