@@ -51,7 +51,7 @@ impl Row {
     }
 }
 
-const ROWS: [Row; 24] = [
+const ROWS: [Row; 26] = [
     row("nothing", |_, _| ()),
     row("the namespace", |node, life| {
         life.die();
@@ -59,6 +59,8 @@ const ROWS: [Row; 24] = [
     }),
     // A process of the pod holds it: here a server.
     row("the path of the namespace", |_, life| life.pod.destroy()),
+    // So the file looks that it was mounted on.
+    row("the mount of the namespace", |node, life| drop(node.host.run(&format!("umount {}", life.pod.path().display())))),
     row("the pod's end", |_, life| drop(life.pod.run("ip link del eth0"))),
     row("the host's end", |node, _| drop(node.host.run(&format!("ip link del {}", node.newest_end())))),
     row("the addresses", |_, life| drop(life.pod.run("ip address flush dev eth0"))),
@@ -96,6 +98,7 @@ const ROWS: [Row; 24] = [
         .shared(),
     row("the backups", |node, _| drop(node.host.run("rm -r /run/cni/tuning"))).of("tuning").shared(),
     row("/run/cni", |node, _| drop(node.host.run("rm -rf /run/cni"))).shared(),
+    row("the right to write to /run", |node, _| drop(node.host.run("mount -o remount,ro /run"))).of("bandwidth"),
     row("the ifb", |node, _| drop(node.host.run(&format!("ip link del {}", node.newest("ifb"))))).of("bandwidth"),
     row("the shapers", |node, _| {
         let end = node.newest_end();
@@ -289,6 +292,25 @@ fn a_policy_with_iptables() {
 #[test]
 fn ptp_with_nftables() {
     every_row("ptp", way("nftables", false));
+}
+
+/// tuning's backup cannot be removed there: it says so, when everything is set back.
+#[test]
+fn a_backup_where_nothing_can_be_removed() {
+    let node = node("podman", way("nftables", false));
+    let life = node.life(0);
+    let before = node.facts();
+    node.add(Ours, &life);
+    node.host.run("mount -o remount,ro /run");
+    for _ in 0..2 {
+        let deleted = node.call(Ours, "del", &life);
+        assert!(deleted.status == Some(1) && deleted.stderr.contains("_eth0.json: Read-only"), "{deleted}");
+        assert_eq!(life.pod.link("eth0").unwrap()["mtu"], 1500);
+    }
+    node.host.run("mount -o remount,rw /run");
+    node.call(Ours, "del", &life).success();
+    let left = node.facts().since(&before);
+    assert!(!left.iter().any(|line| line.contains("10.1.0.2") || line.contains("tuning:")), "{left:#?}");
 }
 
 /// After a reboot there is what is on the disk, and the runtime's DEL of every pod that it remembers.

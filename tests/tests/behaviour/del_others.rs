@@ -135,6 +135,33 @@ fn the_same_interface_on_another_network() {
     });
 }
 
+/// The path of a namespace is used again, and the DEL of the container that had it before comes late. The reference deletes the
+/// new one's interface.
+#[test]
+fn a_namespace_that_another_container_has_now() {
+    at_once(&WAYS, |way| {
+        for chain in ["kubernetes", "podman", "ptp", "policy"] {
+            let node = Node::new(chain, way);
+            let life = node.life(0);
+            node.add(Ours, &life);
+            let before = (node.facts(), life.pod.state());
+            let list = node.list();
+            for plugin in list["plugins"].as_array().unwrap().iter().rev() {
+                let conf = with(plugin, json!({"cniVersion": list["cniVersion"], "name": NETWORK}));
+                let ours = node.host.plugin(plugin["type"].as_str().unwrap()).env("CNI_CONTAINERID", "old");
+                for _ in 0..2 {
+                    ours.del(&conf, &life.pod, "eth0").success();
+                }
+            }
+            let what = format!("{chain}, {way:?}");
+            node.facts().assert_same(&before.0, &what);
+            life.pod.state().assert_same(&before.1);
+            node.call(Ours, "check", &life).success();
+            node.assert_works(&life, &what);
+        }
+    });
+}
+
 /// Its address, and its port of the node, are another pod's by the time that the DEL comes: of whichever suite the old pod was.
 #[test]
 fn an_address_that_another_pod_has_now() {

@@ -55,12 +55,13 @@ fn host_ports_in_nftables_of_1_6_to_1_8() {
     let result = host.plugin("bridge").add(main_conf("bridge"), &old, "eth0").success();
     for (family, pod, node) in [("ip", 0, Internet::HOST_V4.to_string()), ("ip6", 1, Internet::HOST_V6.to_string())] {
         let pod = &addresses(&result)[pod];
-        let (to, port, id) = (if family == "ip" { pod.clone() } else { format!("[{pod}]") }, old_server.port(), old.id());
+        let (to, port, id) =
+            (if family == "ip" { pod.clone() } else { format!("[{pod}]") }, old_server.port(), old.id());
         let text = format!(
             "table {family} cni_hostport {{
-                comment \"CNI portmap plugin\"
-                chain hostports {{ tcp dport {PORT} dnat to {to}:{port} comment \"{id}\" }}
-                chain hostip_hostports {{ {family} daddr {node} udp dport {PORT} dnat to {to}:{port} comment \"{id}\" }}
+                comment \"CNI portmap plugin\";
+                chain hostports {{ tcp dport {PORT} dnat to {to}:{port} comment \"{id}\"; }}
+                chain hostip_hostports {{ {family} daddr {node} udp dport {PORT} dnat to {to}:{port} comment \"{id}\"; }}
                 chain prerouting {{ type nat hook prerouting priority dstnat; jump hostip_hostports; jump hostports; }}
                 chain output {{ type nat hook output priority -100;
                     fib daddr type local jump hostip_hostports; fib daddr type local jump hostports; }}
