@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tests::Host;
 
 use crate::bridge_conf::{hide_firewall_programs, show_firewall_programs, with};
-use crate::takeover_conf::{Facts, Life, NETWORK, Node, Suite::Ours, Way, list};
+use crate::takeover_conf::{Life, NETWORK, Node, Suite::Ours, Way, list};
+use crate::takeover_facts::Facts;
 
 /// What is gone, and what comes of it.
 struct Row {
@@ -61,7 +62,7 @@ const ROWS: [Row; 26] = [
     row("the path of the namespace", |_, life| life.pod.destroy()),
     // So the file looks that it was mounted on.
     row("the mount of the namespace", |node, life| {
-        drop(node.host.run(&format!("umount {}", life.pod.path().display())))
+        drop(node.host.run(&format!("umount {}", life.pod.path().display())));
     }),
     row("the pod's end", |_, life| drop(life.pod.run("ip link del eth0"))),
     row("the host's end", |node, _| drop(node.host.run(&format!("ip link del {}", node.newest_end())))),

@@ -124,6 +124,8 @@ mod takeover_back;
 #[cfg(test)]
 mod takeover_conf;
 #[cfg(test)]
+mod takeover_facts;
+#[cfg(test)]
 mod takeover_mixed;
 #[cfg(test)]
 mod takeover_old;

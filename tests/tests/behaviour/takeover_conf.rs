@@ -1,7 +1,6 @@
 //! A node of pods with whole chains, driven through a runtime's cache, whose suite is swapped: the words that the tests
 //! of the takeover share.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -14,11 +13,11 @@ use tempfile::TempDir;
 use tests::plugin::Cnitool;
 use tests::{Echo, Host, Internet, Outcome, Pod, bins, namespace};
 
-use crate::bandwidth_conf::traffic_control;
 use crate::bridge_conf::{links, of, with};
 use crate::mixed_pairs::{is_newer, nft_alone, wait_for_duplicate_detection};
 use crate::portmap_conf::legacy;
-use crate::{ptp, tuning_conf};
+use crate::ptp;
+use crate::takeover_facts::Facts;
 
 /// The name of the network, everywhere.
 pub const NETWORK: &str = "swapped";
@@ -144,42 +143,6 @@ impl Life {
     pub fn die(&mut self) {
         self.server = None;
         self.pod.destroy();
-    }
-}
-
-/// Everything that a plugin may have made, a line each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts(BTreeSet<String>);
-
-impl Facts {
-    /// What came (`+`) and what went (`-`) since.
-    pub fn since(&self, before: &Self) -> Vec<String> {
-        let came = self.0.difference(&before.0).map(|line| format!("+ {line}"));
-        let went = before.0.difference(&self.0).map(|line| format!("- {line}"));
-        came.chain(went).collect()
-    }
-
-    /// The lines that have this word.
-    pub fn lines_with(&self, word: &str) -> Vec<String> {
-        self.0.iter().filter(|line| line.contains(word)).cloned().collect()
-    }
-
-    #[track_caller]
-    pub fn assert_same(&self, before: &Self, what: &str) {
-        let difference = self.since(before);
-        assert!(difference.is_empty(), "{what}:\n{}", difference.join("\n"));
-    }
-
-    /// Of what came, each line has one of these words, and each word is in a line; nothing went.
-    #[track_caller]
-    pub fn assert_only(&self, before: &Self, words: &[String], what: &str) {
-        let difference = self.since(before);
-        let is_known = |line: &&String| line.starts_with('+') && words.iter().any(|word| line.contains(word));
-        let others: Vec<&String> = difference.iter().filter(|line| !is_known(line)).collect();
-        assert!(others.is_empty(), "{what}: more than {words:?}:\n{others:#?}");
-        let missing: Vec<&String> =
-            words.iter().filter(|word| !difference.iter().any(|line| line.contains(*word))).collect();
-        assert!(missing.is_empty(), "{what}: not there (any more?): {missing:?}\n{difference:#?}");
     }
 }
 
@@ -374,28 +337,9 @@ impl Node {
         });
     }
 
-    /// What there is, but the bridge itself.
+    /// What there is, but the bridges themselves.
     pub fn facts(&self) -> Facts {
-        let state = self.host.state().without_link("cni0").without_link("cni1");
-        // What iptables has in nf_tables is seen by its own program as well.
-        let is_iptables = |line: &&str| {
-            let tables = [r#""table":"filter""#, r#""table":"nat""#, r#""table":"mangle""#];
-            line.starts_with("nft:") && tables.iter().any(|table| line.contains(table))
-        };
-        let state = state.to_string();
-        let mut lines: BTreeSet<String> = state.lines().filter(|line| !is_iptables(line)).map(str::to_owned).collect();
-        for saved in ["iptables-legacy-save", "ip6tables-legacy-save"] {
-            let text = self.host.run(saved);
-            let is_fact = |line: &&str| line.starts_with("-A") || line.starts_with(":CNI-");
-            let rules = text.lines().filter(is_fact).map(|line| line.split(" [").next().unwrap_or_default());
-            lines.extend(rules.map(|rule| format!("{saved}: {rule}")));
-        }
-        lines.extend(traffic_control(&self.host).lines().map(|line| format!("tc: {line}")));
-        self.host.run("mkdir -p /run/cni/tuning");
-        lines.extend(
-            tuning_conf::files(&self.host, "/run/cni/tuning").into_iter().map(|file| format!("tuning: {file}")),
-        );
-        Facts(lines)
+        Facts::of(&self.host, &["cni0", "cni1"])
     }
 
     /// Packets: the internet reaches the pod at the node's port, the pod the internet as the node, in both families.
