@@ -16,6 +16,7 @@ pub mod plugin;
 pub mod runtime;
 pub mod types;
 
+pub use plugin::log;
 pub use types::error::{Code, Error};
 pub use types::result::Success;
 pub use types::version::Version;

@@ -22,6 +22,7 @@ use crate::store::Store;
 /// # Errors
 /// A set has none; nothing new is reserved then.
 pub fn all(store: &mut Store, conf: &HostLocalConf, owner: &Owner) -> Result<Vec<IpConfig>, Error> {
+    let _step = libcni::log::step("allocate");
     let requested = assign(&conf.requested, &conf.sets)?;
     let mut reserved = Vec::new();
     let mut ips = Vec::with_capacity(conf.sets.len());

@@ -341,6 +341,7 @@ impl Store {
     /// # Errors
     /// Every file that cannot be removed; the others are.
     pub fn release_owner(&mut self, owner: &Owner) -> Result<(), Error> {
+        let _step = libcni::log::step("release");
         let mut content = owner.key();
         let mut held = self.held_by(content)?;
         if held.is_empty() {
@@ -356,6 +357,7 @@ impl Store {
     /// # Errors
     /// Every file that cannot be removed; the others are.
     pub fn release_all_but(&mut self, valid: &[Attachment]) -> Result<(), Error> {
+        let _step = libcni::log::step("release");
         let keys = valid.iter().map(|valid| format!("{}\r\n{}", valid.container_id, valid.ifname));
         let valid: HashSet<String> = keys.chain(valid.iter().map(|valid| valid.container_id.clone())).collect();
         let leases = self.scan()?;

@@ -59,6 +59,7 @@ fn remove_if_empty(name: &str) -> Result<(), Error> {
 
 /// Others hold it for less than a millisecond. One that is stopped must not stop everybody.
 fn lock(attempt: impl Fn(&File) -> Result<(), TryLockError>) -> Result<File, Error> {
+    let _step = libcni::log::step("lock");
     const NETNS: &str = "/proc/thread-self/ns/net";
     let doing = "lock the network namespace";
     let netns = File::open(NETNS).map_err(|error| Error::io(doing, &error))?;

@@ -20,6 +20,7 @@ pub fn ensure(
     result: &mut Success,
     undo: &mut Undo<'_>,
 ) -> Result<(), Error> {
+    let _step = libcni::log::step("gateway");
     if !conf.gateway {
         return Ok(());
     }

@@ -75,6 +75,7 @@ impl Plugin for Bridge {
             Ok(false) => Ok(()),
             _ => spoof_check::remove_over(&mut nft, &owner).map_err(Error::from),
         };
+        nft.close();
         Error::join([masquerade, link.map(drop), lease, spoof_check].into_iter().filter_map(Result::err).collect())
     }
 
@@ -94,6 +95,7 @@ impl Plugin for Bridge {
         let links = veth::remove_all_but(&valid).map_err(Error::from);
         let leases = if links.is_ok() { ipam_gc() } else { Ok(()) };
         let spoof_check = spoof_check::remove_all_but(&mut nft, &valid).map_err(Error::from);
+        nft.close();
         Error::join([masquerade, links, leases, spoof_check].into_iter().filter_map(Result::err).collect())
     }
 

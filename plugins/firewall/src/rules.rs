@@ -31,6 +31,7 @@ pub struct Rules<'a> {
 impl<'a> Rules<'a> {
     /// Makes them. The pod's are removed again if the ADD fails; those that pods share stay.
     pub fn add(self, backend: Backend, undo: &mut Undo<'a>) -> Result<(), Error> {
+        let _step = libcni::log::step("rules");
         let pod = self.pod;
         match backend {
             Backend::Iptables => {
@@ -59,6 +60,7 @@ impl<'a> Rules<'a> {
 
     /// Compares them with what is there; changes nothing.
     pub fn check(self, backend: Backend) -> Result<(), Error> {
+        let _step = libcni::log::step("rules");
         match backend {
             Backend::Iptables => iptables::check(self),
             Backend::Nftables => nftables::check(self),
@@ -79,6 +81,7 @@ impl<'a> Rules<'a> {
 ///
 /// All is tried; a backend that does not work on this node has nothing to report.
 pub fn remove(words: &str, is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr]) -> (bool, Vec<Error>) {
+    let _step = libcni::log::step("rules");
     let (mut found, mut errors) = (false, Vec::new());
     for outcome in [where_nft(nftables::remove(is_gone), false), iptables::remove(words, is_gone, addresses)] {
         match outcome {

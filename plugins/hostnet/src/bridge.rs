@@ -65,6 +65,7 @@ pub struct Vlan {
 /// `"X" already exists but is not a bridge`; VLAN filtering is wanted and an existing bridge does not do it, or
 /// the kernel cannot; the kernel's refusal.
 pub fn ensure(nl: &mut Netlink, conf: &BridgeConf<'_>) -> Result<(Link, bool)> {
+    let _step = libcni::log::step("bridge");
     let doing = || format!("create bridge {:?}", conf.name);
     let present = link::get(nl, conf.name)?;
     let created = present.is_none() && create(nl, conf)?;

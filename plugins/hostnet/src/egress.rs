@@ -139,6 +139,7 @@ impl Egress {
         ips: &[IpConfig],
         undo: &mut Undo<'a>,
     ) -> Result<()> {
+        let _step = libcni::log::step("masquerade");
         let addresses = self.masqueraded(ips);
         if addresses.is_empty() {
             return Ok(());
@@ -155,6 +156,7 @@ impl Egress {
     /// # Errors
     /// What is missing.
     pub fn check(&self, owner: &Owner, ips: &[IpConfig]) -> Result<()> {
+        let _step = libcni::log::step("masquerade");
         let addresses = self.masqueraded(ips);
         if addresses.is_empty() {
             return Ok(());
@@ -225,6 +227,7 @@ fn sources(texts: &[String]) -> std::result::Result<Vec<IpAddr>, libcni::Error> 
 /// # Errors
 /// Rules are left behind.
 pub fn remove(nft: &mut Nft, pod: Option<&mut Netlink>, owner: &Owner) -> Result<()> {
+    let _step = libcni::log::step("masquerade");
     masquerade::remove_over(nft, owner, &addresses_of_others(pod, &owner.ifname)?)
 }
 

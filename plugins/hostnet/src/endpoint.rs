@@ -64,6 +64,7 @@ pub fn configure_addresses(
         return Err(Error::other(doing, "invalid interface index"));
     }
     let ips = own(interface, ips);
+    let _step = libcni::log::step("addresses");
     let v6 = ips.iter().any(|ip| !ip.address.is_ipv4());
     if v6 {
         enable_ipv6(pod, ifname)?;
@@ -91,6 +92,7 @@ pub fn configure_routes(
     ips: &[IpConfig],
     routes: &[ResultRoute],
 ) -> Result<()> {
+    let _step = libcni::log::step("routes");
     let gateways = Gateways::of(&own(interface, ips));
     for wanted in routes {
         route::add(pod, &programmed(wanted, &gateways, link.index))?;

@@ -15,6 +15,7 @@ use crate::undo::Undo;
 /// # Errors
 /// What the IPAM plugin says; or it gave no address, or one that is in none of the subnets it was told to use.
 pub fn add<'a, C>(req: &'a Request<C>, plugin: &'a str, undo: &mut Undo<'a>) -> Result<Success, Error> {
+    let _step = libcni::log::step("ipam");
     let lease = delegate::add(req, plugin)?;
     undo.push("release the lease", || delegate::undo_add(req, plugin));
     if lease.ips.is_empty() {
@@ -40,6 +41,7 @@ pub fn add<'a, C>(req: &'a Request<C>, plugin: &'a str, undo: &mut Undo<'a>) -> 
 /// # Errors
 /// What the IPAM plugin says.
 pub fn del<C>(req: &Request<C>, plugin: &str) -> Result<(), Error> {
+    let _step = libcni::log::step("ipam");
     delegate::del(req, plugin)
 }
 
@@ -48,6 +50,7 @@ pub fn del<C>(req: &Request<C>, plugin: &str) -> Result<(), Error> {
 /// # Errors
 /// What the IPAM plugin says.
 pub fn check<C>(req: &Request<C>, plugin: &str) -> Result<(), Error> {
+    let _step = libcni::log::step("ipam");
     delegate::check(req, plugin)
 }
 
@@ -56,6 +59,7 @@ pub fn check<C>(req: &Request<C>, plugin: &str) -> Result<(), Error> {
 /// # Errors
 /// What the IPAM plugin says.
 pub fn status<C>(network: &Network<C>, plugin: &str) -> Result<(), Error> {
+    let _step = libcni::log::step("ipam");
     delegate::status(network, plugin)
 }
 
@@ -64,6 +68,7 @@ pub fn status<C>(network: &Network<C>, plugin: &str) -> Result<(), Error> {
 /// # Errors
 /// What the IPAM plugin says.
 pub fn gc<C>(network: &Network<C>, plugin: &str) -> Result<(), Error> {
+    let _step = libcni::log::step("ipam");
     delegate::gc(network, plugin)
 }
 

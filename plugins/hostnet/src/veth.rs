@@ -54,6 +54,7 @@ pub fn create<I>(host: &mut Netlink, pod: &mut Netlink, conf: &VethConf<'_, I>) 
 where
     I: IntoIterator<Item = String> + Clone,
 {
+    let _step = libcni::log::step("veth");
     // For an MTU out of its range (68 to 65535) the kernel's driver has no words of its own.
     let mtu = conf.mtu.map(|mtu| format!(" of mtu {mtu}")).unwrap_or_default();
     let doing = || format!("create veth pair {}{mtu}", conf.pod_name);
@@ -86,6 +87,7 @@ pub fn undo_create(veth: &Veth, undo: &mut Undo<'_>) {
 /// # Errors
 /// It does not within 2.55 s.
 pub fn wait_up(host: &mut Netlink, veth: &Veth) -> Result<()> {
+    let _step = libcni::log::step("carrier");
     link::wait_up(host, veth.host.index, UP_WITHIN).map(drop)
 }
 
@@ -96,6 +98,7 @@ pub fn wait_up(host: &mut Netlink, veth: &Veth) -> Result<()> {
 /// # Errors
 /// The kernel's refusal.
 pub fn remove(pod: Option<&mut Netlink>, owner: &Owner) -> Result<bool> {
+    let _step = libcni::log::step("veth");
     let Some(pod) = pod else { return remove_host_end(owner).map(|()| true) };
     let Some(inside) = link::get(pod, owner.ifname.as_str())? else { return Ok(true) };
     if host_end(&mut Netlink::open()?, &inside)?.is_some_and(|end| is_anothers(&end, owner)) {
@@ -142,6 +145,7 @@ fn remove_host_end(owner: &Owner) -> Result<()> {
 /// # Errors
 /// What could not be removed; the others are.
 pub fn remove_all_but(valid: &Valid) -> Result<()> {
+    let _step = libcni::log::step("veth");
     let mut host = Netlink::open()?;
     let mut failed = Vec::new();
     for link in link::list(&mut host)?.iter().filter(|link| is_stale(link, valid)) {

@@ -22,6 +22,7 @@ use crate::{iptables, nftables};
 /// # Errors
 /// Some rules may be there; [`remove`] takes them away.
 pub fn add(backend: Option<Backend>, owner: &Owner, forwards: &[Forward<'_>]) -> Result<(), Error> {
+    let _step = libcni::log::step("port mappings");
     let addrs: Vec<IpAddr> = forwards.iter().map(|forward| forward.pod.addr()).collect();
     let made_by = make(backend, forwards)?;
     let mut nft = Nft::default();
@@ -53,6 +54,7 @@ fn make(backend: Option<Backend>, forwards: &[Forward<'_>]) -> Result<Backend, E
 /// # Errors
 /// Something is left.
 pub fn remove(owner: &Owner, addrs: &[IpAddr]) -> Result<(), Error> {
+    let _step = libcni::log::step("port mappings");
     let mut nft = Nft::default();
     let mut failed = remove_nftables(&mut nft, owner, addrs);
     failed.extend(remove_iptables(&mut nft, owner));
@@ -75,6 +77,7 @@ fn remove_iptables(nft: &mut Nft, owner: &Owner) -> Vec<String> {
 /// # Errors
 /// Something is left.
 pub fn remove_all_but(network: &NetworkName, valid: &[Owner]) -> Result<(), Error> {
+    let _step = libcni::log::step("port mappings");
     let mut failed = Vec::new();
     failed.extend(error_if(nftables::remove_all_but(&mut Nft::default(), network, valid), Nft::is_usable));
     failed.extend(error_if(iptables::remove_all_but(network, valid), iptables::is_usable));
@@ -95,6 +98,7 @@ fn join(doing: &str, failed: &[String]) -> Result<(), Error> {
 /// # Errors
 /// What is missing or different.
 pub fn check(backend: Option<Backend>, forwards: &[Forward<'_>]) -> Result<(), Error> {
+    let _step = libcni::log::step("port mappings");
     let with_iptables = || forwards.iter().try_for_each(iptables::check);
     let with_nftables = || forwards.iter().try_for_each(nftables::check);
     match backend {

@@ -14,6 +14,7 @@ const SCOPE_HOST: u8 = 254;
 
 /// Gives the end its addresses and routes, and lets the node forward.
 pub fn configure(host: &mut Netlink, end: &Link, ends: &[Ends]) -> Result<(), Error> {
+    let _step = libcni::log::step("gateway");
     for gateway in gateways(ends) {
         addr::add(host, end.index, &gateway, true)?;
     }

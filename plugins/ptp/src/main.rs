@@ -61,6 +61,7 @@ impl Plugin for Ptp {
         let link = veth::remove(pod.as_mut(), &owner).map_err(Error::from);
         // An address that the pod still answers for must not be given to another.
         let lease = req.ipam().filter(|_| link.is_ok()).map_or(Ok(()), |ipam| ipam::del(req, ipam));
+        nft.close();
         Error::join([masquerade, link.map(drop), lease].into_iter().filter_map(Result::err).collect())
     }
 
@@ -77,6 +78,7 @@ impl Plugin for Ptp {
         let masquerade = masquerade::remove_all_but(&mut nft, &valid).map_err(Error::from);
         let links = veth::remove_all_but(&valid).map_err(Error::from);
         let leases = if links.is_ok() { ipam_gc() } else { Ok(()) };
+        nft.close();
         Error::join([masquerade, links, leases].into_iter().filter_map(Result::err).collect())
     }
 

@@ -70,6 +70,7 @@ impl Backup {
     /// # Errors
     /// It cannot be written.
     pub fn ensure(&self, before: &Attributes) -> Result<(), Error> {
+        let _step = libcni::log::step("backup");
         let kept = self.get()?;
         let whole = kept.as_ref().map_or_else(|| before.clone(), |kept| kept.or(before));
         if kept.as_ref() == Some(&whole) && same_file(&self.path, &self.of_network) {
@@ -120,6 +121,7 @@ impl Backup {
 /// # Errors
 /// The kernel's refusal.
 pub fn remove_all_but(data_dir: &Path, network: &NetworkName, valid: &[Attachment]) -> Result<(), Error> {
+    let _step = libcni::log::step("backup");
     let directory = networks(data_dir, network);
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,

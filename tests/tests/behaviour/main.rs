@@ -73,6 +73,10 @@ mod gc_interop;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod log;
+#[cfg(test)]
+mod log_journal;
+#[cfg(test)]
 mod loopback;
 #[cfg(test)]
 mod masquerade_examples;

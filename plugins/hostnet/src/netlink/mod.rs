@@ -29,6 +29,7 @@ impl Netlink {
     /// # Errors
     /// No socket, or no `/proc`.
     pub fn open() -> Result<Self> {
+        let _step = libcni::log::step("netlink");
         let netns = Netns::current()?;
         let socket = Socket::open(NETLINK_ROUTE);
         let socket = socket.map_err(|failure| failure.doing(format!("open a netlink socket in {netns}")))?;
@@ -40,6 +41,7 @@ impl Netlink {
     /// # Errors
     /// The namespace cannot be entered, or there is no socket.
     pub fn open_in(netns: Netns) -> Result<Self> {
+        let _step = libcni::log::step("netlink");
         let socket = open_socket(&netns, NETLINK_ROUTE)?;
         Ok(Self { socket, netns })
     }

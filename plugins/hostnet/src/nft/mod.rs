@@ -60,6 +60,12 @@ impl Nft {
         Self::default().socket().is_ok_and(|socket| socket.get(Message::get_generation()).is_ok())
     }
 
+    /// Closes the connection. To drop it does the same; here the wait is a step of the call's log.
+    pub fn close(self) {
+        let _step = libcni::log::step("nftables");
+        drop(self);
+    }
+
     fn socket(&mut self) -> Result<&mut Socket, Failure> {
         match &mut self.socket {
             Some(socket) => Ok(socket),
