@@ -72,9 +72,13 @@ impl Plugin for Bridge {
         let link = veth::remove(pod.as_mut(), &owner).map_err(Error::from);
         // An address that the pod still answers for must not be given to another.
         let lease = req.ipam().filter(|_| link.is_ok()).map_or(Ok(()), |ipam| ipam::del(req, ipam));
-        let spoof_check = spoof_check::remove_over(&mut nft, &owner).map_err(Error::from);
+        // Its rules name container and interface: those of an interface that is another network's stay.
+        let spoof_check = match link {
+            Ok(false) => Ok(()),
+            _ => spoof_check::remove_over(&mut nft, &owner).map_err(Error::from),
+        };
         nft.close();
-        Error::join([masquerade, link, lease, spoof_check].into_iter().filter_map(Result::err).collect())
+        Error::join([masquerade, link.map(drop), lease, spoof_check].into_iter().filter_map(Result::err).collect())
     }
 
     fn check(&self, req: &Request<Conf>) -> Result<(), Error> {

@@ -63,9 +63,7 @@ impl Plugin for Firewall {
     }
 
     fn del(&self, req: &Request<Conf>) -> Result<(), Error> {
-        // Without addresses, or with a result that cannot be read, there is still the owner to go by.
-        let result = req.prev_result().ok().flatten().unwrap_or_default();
-        let pod = Pod::of(req, &result);
+        let pod = Pod::for_del(req);
         let _lock = lock::take();
         let (found, mut errors) = rules::remove(&pod.tag(), &|tag| tag == pod.tag(), &pod.addresses);
         let is_named = req.conf().backend == Some(Backend::Firewalld);

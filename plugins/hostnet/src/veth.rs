@@ -91,16 +91,38 @@ pub fn wait_up(host: &mut Netlink, veth: &Veth) -> Result<()> {
     link::wait_up(host, veth.host.index, UP_WITHIN).map(drop)
 }
 
-/// Removes the owner's pair, by its end in the pod. Gone already is fine.
+/// Removes the owner's pair, by its end in the pod. Gone already is fine. `false`: the interface of that name is another
+/// attachment's, and stays. A runtime sends DEL for an ADD that failed, and it may have failed because another network had
+/// the name already.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn remove(pod: Option<&mut Netlink>, owner: &Owner) -> Result<()> {
+pub fn remove(pod: Option<&mut Netlink>, owner: &Owner) -> Result<bool> {
     let _step = libcni::log::step("veth");
-    match pod {
-        Some(pod) => link::remove(pod, owner.ifname.as_str()).map(drop),
-        None => remove_host_end(owner),
+    let Some(pod) = pod else { return remove_host_end(owner).map(|()| true) };
+    let Some(inside) = link::get(pod, owner.ifname.as_str())? else { return Ok(true) };
+    if host_end(&mut Netlink::open()?, &inside)?.is_some_and(|end| is_anothers(&end, owner)) {
+        return Ok(false);
     }
+    link::remove_by_index(pod, inside.index).map(|_| true)
+}
+
+/// The host's end of the pair whose end in the pod is `inside`; `None` where that is no veth, or its other end is not on
+/// the host. An index says little in another namespace, so it must point back, too.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn host_end(host: &mut Netlink, inside: &Link) -> Result<Option<Link>> {
+    let (Some(index), Some(_), true) = (inside.parent, inside.parent_netns, inside.is_kind("veth")) else {
+        return Ok(None);
+    };
+    let end = link::get_by_index(host, index)?;
+    Ok(end.filter(|end| end.is_kind("veth") && end.parent == Some(inside.index)))
+}
+
+/// Whether a host's end says that it is another attachment's. The reference's say nothing.
+pub fn is_anothers(end: &Link, owner: &Owner) -> bool {
+    owner_of(end).is_some_and(|named| named != *owner)
 }
 
 /// A namespace whose path is gone may live on, held by a process: then the pair is there as well, and answers for an
@@ -135,10 +157,14 @@ pub fn remove_all_but(valid: &Valid) -> Result<()> {
     Err(Error::other(format!("remove stale veth pairs of network {}", valid.network()), failed.join("; ")))
 }
 
-/// Anybody may write an alias: the name must be of the same owner.
 fn is_stale(link: &Link, valid: &Valid) -> bool {
+    owner_of(link).is_some_and(|owner| valid.is_stale(&owner))
+}
+
+/// Whose a host's end is. Anybody may write an alias: the name must be of the same owner.
+fn owner_of(link: &Link) -> Option<Owner> {
     let owner = link.alias.as_deref().filter(|_| link.is_kind("veth")).and_then(Owner::from_alias);
-    owner.is_some_and(|owner| valid.is_stale(&owner) && host_names(&owner).any(|name| name == link.name))
+    owner.filter(|owner| host_names(owner).any(|name| name == link.name))
 }
 
 fn message<I>(pod: &Netlink, conf: &VethConf<'_, I>, host_name: &str) -> LinkMessage {

@@ -62,7 +62,7 @@ impl Plugin for Ptp {
         // An address that the pod still answers for must not be given to another.
         let lease = req.ipam().filter(|_| link.is_ok()).map_or(Ok(()), |ipam| ipam::del(req, ipam));
         nft.close();
-        Error::join([masquerade, link, lease].into_iter().filter_map(Result::err).collect())
+        Error::join([masquerade, link.map(drop), lease].into_iter().filter_map(Result::err).collect())
     }
 
     fn check(&self, req: &Request<Conf>) -> Result<(), Error> {

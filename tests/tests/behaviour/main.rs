@@ -47,6 +47,10 @@ mod conf_examples;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod del_gone;
+#[cfg(test)]
+mod del_others;
+#[cfg(test)]
 mod firewall;
 #[cfg(test)]
 mod firewall_conf;
@@ -124,6 +128,18 @@ mod services_paths;
 mod static_ipam;
 #[cfg(test)]
 mod status;
+#[cfg(test)]
+mod takeover;
+#[cfg(test)]
+mod takeover_back;
+#[cfg(test)]
+mod takeover_conf;
+#[cfg(test)]
+mod takeover_facts;
+#[cfg(test)]
+mod takeover_mixed;
+#[cfg(test)]
+mod takeover_old;
 #[cfg(test)]
 mod tuning;
 #[cfg(test)]
