@@ -25,7 +25,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use libcni::plugin::Attachment;
+use libcni::plugin::{Attachment, dry_run};
 use libcni::{Code, Error};
 
 use crate::lease::{self, Lease, Owner};
@@ -146,7 +146,8 @@ impl Store {
         let dir_file = File::open(dir).map_err(StoreError::io("open", dir))?;
         let owners = Owners::get(dir, &dir_file);
         let dir = dir.to_owned();
-        Ok(Some(Self { dir, dir_file, owners, leases: None, read_only: false, changed: false, _lock: lock }))
+        let read_only = dry_run::is_on();
+        Ok(Some(Self { dir, dir_file, owners, leases: None, read_only, changed: false, _lock: lock }))
     }
 
     /// Addresses whose lease has exactly this content, in order.
@@ -214,7 +215,7 @@ impl Store {
         for entry in fs::read_dir(&self.dir).map_err(StoreError::io("read", &self.dir))? {
             let entry = entry.map_err(StoreError::io("read", &self.dir))?;
             let name = entry.file_name();
-            if name == DRAFT && !self.read_only {
+            if name == DRAFT && !dry_run::notes(|| format!("remove {}", entry.path().display())) && !self.read_only {
                 let _ = remove_if_there(&entry.path());
             }
             let Some(addr) = name.to_str().and_then(lease::address_of) else { continue };
@@ -223,6 +224,7 @@ impl Store {
             }
             match lease::read(&entry.path()) {
                 Ok(content) if !content.is_empty() => leases.push((content, addr)),
+                Ok(_) if dry_run::notes(|| format!("remove the empty lease {}", entry.path().display())) => {}
                 Ok(_) if self.read_only => {}
                 Ok(_) => lease::remove_if_empty(&entry.path()),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -329,6 +331,9 @@ impl Store {
     /// The file cannot be removed.
     pub fn release(&mut self, addr: IpAddr, content: &str) -> Result<(), StoreError> {
         let path = self.dir.join(addr.to_string());
+        if dry_run::notes(|| format!("remove the lease {} of {}", path.display(), lease::printable(content))) {
+            return Ok(());
+        }
         self.changed = true;
         remove_if_there(&path).map_err(StoreError::io("remove", &path))?;
         self.update(|owners, _| owners.remove(content, addr));
