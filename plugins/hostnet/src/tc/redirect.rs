@@ -48,6 +48,14 @@ pub fn is_there(nl: &mut Netlink, from: u32, to: u32) -> Result<bool> {
     Ok(list(nl, from)?.iter().any(|redirect| redirect.is_of_all && redirect.to == to))
 }
 
+/// The links that what comes into the link `from` is sent out of.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn targets(nl: &mut Netlink, from: u32) -> Result<Vec<u32>> {
+    Ok(list(nl, from)?.iter().map(|redirect| redirect.to).collect())
+}
+
 /// Sends what comes into the link `from` out of the link `to`. A redirection of ours to another link ends, and one of
 /// everything to a link that is gone, which would drop it before ours is asked. There must be a hook.
 ///
