@@ -81,22 +81,20 @@ impl Gc<'_> {
         };
         let (doomed, kept): (Vec<_>, Vec<_>) =
             attachments.into_iter().partition(|(key, verdict)| is_doomed(key, verdict.state));
-        for (key, verdict) in doomed {
-            if let Some(attachment) = self.attachment(&key) {
+        for (key, verdict) in &doomed {
+            if let Some(attachment) = self.attachment(key) {
                 self.detach(list, &attachment, &mut outcome);
-                outcome.detached.push((key, verdict.why));
+                outcome.detached.push((key.clone(), verdict.why.clone()));
             }
         }
-        if !self.call.all {
+        if self.call.dry_run && !self.call.all {
             let valid = self.known.valid(name, kept.iter().map(|(key, _)| key));
-            if self.call.dry_run {
-                let (plan, errors) = self.runtime.gc_dry_run(list, &valid);
-                outcome.plan.merge(plan);
-                outcome.errors.extend(errors.iter().map(Error::to_string));
-            } else {
-                let errors = self.runtime.gc_plugins(list, Some(&valid));
-                outcome.errors.extend(errors.iter().map(Error::to_string));
-            }
+            let (plan, errors) = self.runtime.gc_dry_run(list, &valid);
+            outcome.plan.merge(plan);
+            outcome.errors.extend(errors.iter().map(Error::to_string));
+        } else if !self.call.dry_run {
+            let is_kept = |key: &Key| !doomed.iter().any(|(doomed, _)| doomed == key);
+            outcome.errors.extend(self.tell(list, &is_kept));
         }
         let unreadable = self.known.remembered.unreadable.iter();
         let unreadable = unreadable.filter(|file| !file.candidates(list.name()).is_empty());
@@ -108,6 +106,18 @@ impl Gc<'_> {
             )
         }));
         outcome
+    }
+
+    /// Tells the plugins what is valid. It is looked at anew: a pod that was added meanwhile is.
+    fn tell(&self, list: &ConfList, is_kept: &dyn Fn(&Key) -> bool) -> Vec<String> {
+        let name = list.name().as_str();
+        let now = match Known::read(&conf_dir(), self.runtime) {
+            Ok(now) => now,
+            Err(error) => return vec![error.to_string()],
+        };
+        let attachments = now.attachments(name);
+        let valid = now.valid(name, attachments.keys().filter(|key| is_kept(key)));
+        self.runtime.gc_plugins(list, Some(&valid)).iter().map(Error::to_string).collect()
     }
 
     /// As it was added, if anybody remembers; with its name alone otherwise, if that is whole.

@@ -41,7 +41,8 @@ pub const COMMANDS: &[Command] = &[
         summary: "remove what is left of containers that are gone",
         more: "Without NETNS: detaches the attachments of NET, or of every network, whose container is certainly\n\
                gone (ipam list says which are stale, and why), then tells the plugins to keep the others and\n\
-               remove what is nobody's: rules, links, leases. What may live is kept.\n\
+               remove what is nobody's: rules, links, leases. What may live is kept. Call it on the node itself (what\n\
+               cannot be seen from a container counts as gone), and not while a runtime starts pods on NET.\n\
                \n\
                With NETNS, as the reference's cnitool: detaches EVERY attachment of NET that is remembered in the\n\
                cache directory, whichever tool made it, dead or alive. The path itself is not used.\n\
@@ -51,7 +52,8 @@ pub const COMMANDS: &[Command] = &[
                \n  \
                  --dry-run        say it, and do not do it\n  \
                  --json           networks: network, disabled, detach (container, interface, why), remove,\n                   \
-                                  notKnown, errors\n",
+                                  notKnown, errors\n  \
+                 --cache-dir DIR  where runtimes remember (/var/lib/cni)\n",
     },
     Command {
         name: "ipam",

@@ -38,6 +38,10 @@ mod bridge_routes;
 #[cfg(test)]
 mod chained_examples;
 #[cfg(test)]
+mod cnitool_gc;
+#[cfg(test)]
+mod cnitool_ipam;
+#[cfg(test)]
 mod conf_examples;
 #[cfg(test)]
 mod damage;

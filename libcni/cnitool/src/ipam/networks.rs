@@ -15,8 +15,6 @@ use serde_json::Value;
 /// One network.
 pub struct Network {
     pub list: ConfList,
-    /// Whether it is in the directory of configurations. Otherwise an entry of the cache has it, as of its ADD.
-    pub is_configured: bool,
     /// Where its leases are. Empty: its addresses are not host-local's.
     pub directories: Vec<PathBuf>,
     /// What is given out, as far as the configuration says.
@@ -26,8 +24,8 @@ pub struct Network {
 }
 
 impl Network {
-    fn of(list: ConfList, is_configured: bool) -> Self {
-        let mut network = Self { list, is_configured, directories: Vec::new(), sets: Vec::new(), are_all_sets: true };
+    fn of(list: ConfList) -> Self {
+        let mut network = Self { list, directories: Vec::new(), sets: Vec::new(), are_all_sets: true };
         for plugin in network.list.plugins().to_vec() {
             network.take(&plugin);
         }
@@ -103,11 +101,11 @@ impl Networks {
     /// Those of a directory, as [`ConfList::from_dir`] would find each, and then those of the cache that it has not.
     pub fn read(dir: &Path, cached: &[Cached]) -> Result<Self, Error> {
         let mut networks = Self::default();
-        let lists = files(dir, &["conflist"])?.into_iter().map(|file| (ConfList::from_file(&file), file));
-        let singles = files(dir, &["conf", "json"])?.into_iter().map(|file| (ConfList::from_single_file(&file), file));
-        for (list, _file) in lists.chain(singles) {
+        let lists = files(dir, &["conflist"])?.into_iter().map(|file| ConfList::from_file(&file));
+        let singles = files(dir, &["conf", "json"])?.into_iter().map(|file| ConfList::from_single_file(&file));
+        for list in lists.chain(singles) {
             match list {
-                Ok(list) => networks.add(list, true),
+                Ok(list) => networks.add(list),
                 Err(error) => networks.broken.push(error.to_string()),
             }
         }
@@ -116,16 +114,16 @@ impl Networks {
                 && *list.name() == entry.network
                 && !list.plugins().is_empty()
             {
-                networks.add(list, false);
+                networks.add(list);
             }
         }
         networks.all.sort_by(|one, other| one.name().cmp(other.name()));
         Ok(networks)
     }
 
-    fn add(&mut self, list: ConfList, is_configured: bool) {
+    fn add(&mut self, list: ConfList) {
         if self.get(list.name().as_str()).is_none() {
-            self.all.push(Network::of(list, is_configured));
+            self.all.push(Network::of(list));
         }
     }
 
