@@ -33,7 +33,12 @@ impl Runtime {
     ) -> (Plan, Vec<Error>) {
         let (mut plan, mut errors) = (Plan::default(), Vec::new());
         for plugin in list.plugins() {
-            let answer = self.call_with(plugin, verb, attachment, &stdin(plugin), vec![dry_run_of(verb)]);
+            let mut more = vec![dry_run_of(verb)];
+            if attachment.is_none() {
+                // Some look for these before they look at the verb; who knows it does not.
+                more.extend(["CNI_CONTAINERID", "CNI_IFNAME"].map(|name| (name, "dry-run".into())));
+            }
+            let answer = self.call_with(plugin, verb, attachment, &stdin(plugin), more);
             let merged = plan.merge_answer(plugin.plugin_type(), answer);
             errors.extend(merged.err().map(|error| by(plugin, error)));
         }
