@@ -3,7 +3,7 @@
 //! ADD makes, in this order: the bridge, if it is not there; a veth pair between pod and node whose host end
 //! is a port of the bridge (with its VLANs, hairpin mode, isolation and spoof check); the addresses and routes
 //! that the IPAM plugin gives out, on the pod's end; the gateway's address on the bridge, and forwarding; the
-//! masquerade rules. If one step fails, those before it are undone.
+//! masquerade rules. If one step fails, those before it are undone. At the end the pod announces its addresses.
 //!
 //! DEL removes the masquerade rules of either backend, the veth pair, the lease and the spoof check. The
 //! bridge stays, and so does forwarding: other pods use them. GC removes the same of attachments that are no more.
@@ -18,7 +18,7 @@ mod port;
 use std::process::ExitCode;
 
 use hostnet::nft::Nft;
-use hostnet::{Netlink, Owner, Undo, Valid, egress, endpoint, ipam, link, masquerade, spoof_check, veth};
+use hostnet::{Netlink, Owner, Undo, Valid, announcement, egress, endpoint, ipam, link, masquerade, spoof_check, veth};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::{Error, Success};
 
@@ -53,6 +53,8 @@ impl Plugin for Bridge {
         }
         if !conf.disable_container_interface {
             veth::wait_up(&mut host, &veth)?;
+            // A courtesy: whoever remembers another pod for an address learns of this one without asking.
+            let _ = announcement::send(&mut pod, &veth.pod, &result.ips);
         }
         let result = req.finish(result)?;
         undo.keep();

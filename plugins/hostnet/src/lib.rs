@@ -2,6 +2,7 @@
 //! `unsafe`. One module is one noun of the kernel; README.md has the rules of the house.
 
 pub mod addr;
+pub mod announcement;
 pub mod bridge;
 pub mod conntrack;
 pub mod egress;

@@ -3,6 +3,8 @@
 //! `cfg(test)` on each module tells clippy that its helper functions are tests too.
 
 #[cfg(test)]
+mod announcement;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod bandwidth;

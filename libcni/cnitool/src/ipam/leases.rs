@@ -2,17 +2,15 @@
 //! tool that looks must not make an ADD wait, nor write anything.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use host_local::boot::{Age, Boot};
 use host_local::lease;
 use libcni::types::NetworkName;
-
-/// How much older than the boot the time of a lease must be, to be of an earlier one.
-const MARGIN: Duration = Duration::from_secs(60);
 
 /// One lease.
 pub struct Lease {
@@ -21,6 +19,7 @@ pub struct Lease {
     pub file: PathBuf,
     pub holder: Holder,
     pub written: Option<SystemTime>,
+    /// Certainly of an earlier boot, as host-local knows it.
     pub before_boot: bool,
 }
 
@@ -39,14 +38,15 @@ pub enum Holder {
 /// The leases below these directories, each `ROOT/NETWORK/ADDRESS`, by network and address, and what could not be read.
 pub fn read(roots: &BTreeSet<PathBuf>) -> (Vec<Lease>, Vec<String>) {
     let (mut leases, mut failed) = (Vec::new(), Vec::new());
-    let boot = boot_time();
+    let boot = Boot::current();
     for root in roots {
         for directory in entries(root, &mut failed) {
             let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let is_directory = fs::symlink_metadata(&directory).is_ok_and(|meta| meta.is_dir());
             if is_directory && name.parse::<NetworkName>().is_ok() {
+                let opened = File::open(&directory).ok();
                 for file in entries(&directory, &mut failed) {
-                    leases.extend(read_one(&name, file, boot));
+                    leases.extend(read_one(&name, file, &boot, opened.as_ref()));
                 }
             }
         }
@@ -70,7 +70,7 @@ fn entries(dir: &Path, failed: &mut Vec<String>) -> Vec<PathBuf> {
     }
 }
 
-fn read_one(network: &str, file: PathBuf, boot: Option<SystemTime>) -> Option<Lease> {
+fn read_one(network: &str, file: PathBuf, boot: &Boot, directory: Option<&File>) -> Option<Lease> {
     let address = lease::address_of(file.file_name()?.to_str()?)?;
     let metadata = fs::symlink_metadata(&file);
     let holder = match &metadata {
@@ -84,7 +84,9 @@ fn read_one(network: &str, file: PathBuf, boot: Option<SystemTime>) -> Option<Le
         },
     };
     let written = metadata.ok().and_then(|metadata| metadata.modified().ok());
-    let before_boot = written.zip(boot).is_some_and(|(written, boot)| is_before(written, boot));
+    // Not of what is no lease: a link might lead to one.
+    let is_lease = matches!(holder, Holder::Attachment { .. });
+    let before_boot = is_lease && directory.is_some_and(|directory| boot.age(directory, &file) == Age::EarlierBoot);
     Some(Lease { network: network.to_owned(), address, file, holder, written, before_boot })
 }
 
@@ -96,17 +98,4 @@ fn holder_in(content: &str) -> Holder {
             Holder::Attachment { container: container.to_owned(), ifname: lines.next().map(str::to_owned) }
         }
     }
-}
-
-/// Whether something of that time is of an earlier boot. A clock that was put right since makes this wrong; so it is
-/// asked last, of what nothing on the node speaks for.
-fn is_before(written: SystemTime, boot: SystemTime) -> bool {
-    written.checked_add(MARGIN).is_some_and(|written| written < boot)
-}
-
-/// When this boot began, by the present clock.
-fn boot_time() -> Option<SystemTime> {
-    let stat = fs::read_to_string("/proc/stat").ok()?;
-    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }

@@ -120,6 +120,7 @@ const HOST_LOCAL: Keys = &[
     ("type", Text),
     ("timeoutSeconds", Number),
     ("dataDir", Text),
+    ("cooldownSeconds", Number),
     ("resolvConf", Text),
     ("routes", List(&Shape::Object(ROUTE))),
     ("ranges", List(&List(&Shape::Object(RANGE)))),
