@@ -29,6 +29,14 @@ pub fn chain(version: &str, name: &str, number: usize, backend: &str) -> Value {
     ]})
 }
 
+/// The same with ptp in the place of bridge.
+fn routed(list: &Value, backend: &str) -> Value {
+    let mut list = list.clone();
+    let ipam = list["plugins"][0]["ipam"].take();
+    list["plugins"][0] = json!({"type": "ptp", "ipMasq": true, "ipMasqBackend": backend, "ipam": ipam});
+    list
+}
+
 /// A directory with these configurations.
 pub fn directory(lists: &[&Value]) -> TempDir {
     let directory = TempDir::new().unwrap();
@@ -185,9 +193,11 @@ fn files(dir: &Path, found: &mut BTreeSet<String>) {
 /// Three pods of one network, of which one died, and one of another; each backend, each version that has or has no GC.
 #[test]
 fn a_dry_run_names_what_goes() {
-    for ((backend, is_legacy), version) in WAYS.into_iter().zip(["1.1.0", "1.0.0", "1.1.0"]) {
+    let ways = WAYS.into_iter().zip(["1.1.0", "1.0.0", "1.1.0"]);
+    for (((backend, is_legacy), version), is_routed) in ways.flat_map(|way| [(way, false), (way, true)]) {
         let host = Host::new();
         let (net, other) = (chain(version, "a", 1, backend), chain(version, "ab", 2, backend));
+        let net = if is_routed { routed(&net, backend) } else { net };
         let directory = directory(&[&net, &other]);
         let programs = is_legacy.then(legacy);
         let mut cnitool = host.cnitool(directory.path());

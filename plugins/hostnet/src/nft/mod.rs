@@ -35,7 +35,7 @@ pub use nat::{Nat, destination_is_local, dnat, has_mark, port, read_dnat, read_p
 pub use netlink_packet_netfilter::nftables::InetHookNumber;
 pub use program::{is_installed, run};
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use libcni::plugin::dry_run;
 use message::Message;
@@ -55,7 +55,7 @@ const ATTEMPTS: usize = 5;
 pub struct Nft {
     socket: Option<Socket>,
     /// In a dry run, what the rules that were listed say of themselves, for people.
-    seen: HashMap<String, String>,
+    seen: BTreeMap<String, String>,
 }
 
 /// What is being done, where a rule goes.
