@@ -11,7 +11,7 @@
 //! That there is a listener is nowhere said, so nobody waits for an answer, and a pod whose word is lost has a network
 //! as soon as its neighbours ask.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -54,14 +54,10 @@ pub fn send(pod: &mut Netlink, link: &Link, ips: &[IpConfig]) -> Result<()> {
     if v6.is_empty() {
         return Ok(());
     }
-    let advertise_all =
-        |pod: &Netlink| pod.in_netns(|| v6.iter().try_for_each(|addr| advertise(link.index, *addr, mac)));
-    let mut sent = advertise_all(pod)?;
-    if sent.as_ref().is_err_and(|error| error.kind() == ErrorKind::NetworkUnreachable) {
-        // IPv6 has not noticed the carrier yet: the kernel tells the two ends of a veth one after the other.
-        link::wait_up(pod, link.index, READY_WITHIN)?;
-        sent = advertise_all(pod)?;
-    }
+    // The kernel tells the two ends of a veth one after the other. Before this one has heard of the carrier, it has no route
+    // for multicast, and the word goes to the default gateway alone.
+    link::wait_up(pod, link.index, READY_WITHIN)?;
+    let sent = pod.in_netns(|| v6.iter().try_for_each(|addr| advertise(link.index, *addr, mac)))?;
     sent.map_err(|error| Error::io(format!("announce the addresses of {}", link.name), &error))
 }
 
