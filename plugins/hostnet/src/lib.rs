@@ -3,16 +3,19 @@
 
 pub mod addr;
 pub mod bridge;
+pub mod capture;
 pub mod conntrack;
 pub mod egress;
 pub mod endpoint;
 pub mod error;
+pub mod icmp;
 pub mod ifb;
 pub mod ipam;
 pub mod iptables;
 pub mod link;
 pub mod lock;
 pub mod masquerade;
+pub mod neighbour;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
