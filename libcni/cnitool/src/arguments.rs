@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 use libcni::{Code, Error};
 
-use crate::help;
 use crate::nearest::hint;
+use crate::{doctor, help};
 
 /// What is asked of us.
 #[derive(Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub enum Action {
     Validate(Vec<PathBuf>),
     /// Say what is installed.
     Plugins,
+    /// Try a network out.
+    Doctor(doctor::Call),
 }
 
 /// The verbs of a network.
@@ -57,12 +59,18 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut words: Vec<OsString> = Vec::new();
     let (mut ifname, mut cache_dir, mut wants_help) = (None, None, false);
+    let mut doctor = doctor::Call::default();
     while let Some(arg) = parser.next().map_err(refuse)? {
         match arg {
             Short('h') | Long("help") => wants_help = true,
             Short('V') | Long("version") => return Ok(Action::Version),
             Short('i') | Long("ifname") => ifname = Some(parser.value().and_then(ValueExt::string).map_err(refuse)?),
             Long("cache-dir") => cache_dir = Some(parser.value().map_err(refuse)?.into()),
+            Long("json") => doctor.json = true,
+            Long("target") => {
+                let target = parser.value().and_then(|target| target.parse()).map_err(refuse)?;
+                doctor.targets.push(target);
+            }
             Value(word) => words.push(word),
             other => return Err(refuse(format!("{}; see cnitool --help", other.unexpected()))),
         }
@@ -81,6 +89,11 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
         "status" => Verb::Status,
         "validate" => return Ok(Action::Validate(words.map(PathBuf::from).collect())),
         "plugins" => return Ok(Action::Plugins),
+        "doctor" => {
+            let net =
+                words.next().map(|net| net.into_string().map_err(|net| refuse(format!("NET is not UTF-8: {net:?}"))));
+            return Ok(Action::Doctor(doctor::Call { net: net.transpose()?, cache_dir, ..doctor }));
+        }
         "version" => return Ok(Action::Version),
         "help" => return Ok(Action::Help(words.next().map(|topic| topic.to_string_lossy().into_owned()))),
         unknown => {
@@ -151,5 +164,19 @@ mod tests {
         assert_eq!(parsed("--version").unwrap(), Action::Version);
         assert_eq!(parsed("validate a b").unwrap(), Action::Validate(vec!["a".into(), "b".into()]));
         assert_eq!(parsed("plugins").unwrap(), Action::Plugins);
+    }
+
+    #[test]
+    fn doctor_takes_a_network_or_none() {
+        let call = |net: Option<&str>| doctor::Call { net: net.map(str::to_owned), ..doctor::Call::default() };
+        assert_eq!(parsed("doctor").unwrap(), Action::Doctor(call(None)));
+        assert_eq!(parsed("doctor net").unwrap(), Action::Doctor(call(Some("net"))));
+        let targets = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        let wanted = doctor::Call { json: true, targets, ..call(Some("net")) };
+        assert_eq!(
+            parsed("doctor --target 192.0.2.1 net --json --target=2001:db8::1").unwrap(),
+            Action::Doctor(wanted)
+        );
+        assert!(parsed("doctor --target example.org").unwrap_err().contains("example.org"));
     }
 }

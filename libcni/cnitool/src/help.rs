@@ -66,6 +66,27 @@ pub const COMMANDS: &[Command] = &[
         more: "Every program there is asked with CNI_COMMAND=VERSION, which changes nothing.\n\
                Without CNI_PATH it is /opt/cni/bin.\n",
     },
+    Command {
+        name: "doctor",
+        arguments: "[NET]",
+        summary: "try the network with a temporary pod, and say what is broken and what to do",
+        more: "Without NET it is the network that kubelet's runtime takes: that of the first file. Needs root.\n\
+               Two pods are added by the real configuration, with container ids podwire-doctor-PID and\n\
+               podwire-doctor-PID-neighbour, asked for the gateway, each other, the way out, full-size packets and\n\
+               a host port, then deleted; also after SIGINT and SIGTERM. What the first pod of a node makes (a bridge,\n\
+               forwarding) is taken back if it was not there. Where a pod would harm the node, none is made.\n\
+               What a doctor left that was killed is removed by the next one, and by gc.\n\
+               \n\
+               Packets go to the node's own addresses and to its default gateway, the neighbour on its link, and to\n\
+               nobody else, unless there is a --target:\n\
+               \n  \
+                 --target ADDRESS  ping this address from the pod as well; may be repeated\n  \
+                 --json            one JSON object: network, file, healthy, broken, warnings, and probes with probe,\n  \
+                                   verdict (ok, warn, broken, skipped), detail, remedy (or null)\n  \
+                 --cache-dir DIR   where results are remembered (/var/lib/cni)\n\
+               \n\
+               The exit status is 1 if something is broken, 2 if it could not be tried; warnings alone leave it 0.\n",
+    },
     Command { name: "help", arguments: "[COMMAND]", summary: "explain a command", more: "" },
 ];
 

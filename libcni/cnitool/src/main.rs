@@ -2,9 +2,10 @@
 //!
 //! `add|check|del|gc|status NET NETNS` keep the contract of the reference's cnitool: its environment variables, what
 //! goes to stdout, the exit status (0 or 1), the container id. Beyond it: one clear line for an error, `validate` for
-//! configurations before they are used, and `plugins` for what is installed.
+//! configurations before they are used, `plugins` for what is installed, and `doctor` for what does not work.
 
 mod arguments;
+mod doctor;
 mod help;
 mod nearest;
 mod network;
@@ -25,17 +26,17 @@ const CONF_DIR: &str = "/etc/cni/net.d";
 const PLUGIN_DIR: &str = "/opt/cni/bin";
 
 fn main() -> ExitCode {
-    let outcome = libcni::exec::ensure_waitable()
+    let action = libcni::exec::ensure_waitable()
         .map_err(|error| Error::new(Code::IO_FAILURE, format!("cannot handle SIGCHLD: {error}")))
-        .and_then(|()| arguments::parse(std::env::args_os().skip(1)))
-        .and_then(run);
-    match outcome {
+        .and_then(|()| arguments::parse(std::env::args_os().skip(1)));
+    let refused = if matches!(action, Ok(Action::Doctor(_))) { ExitCode::from(2) } else { ExitCode::FAILURE };
+    match action.and_then(run) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             let line: Vec<String> = error.to_string().lines().map(|line| line.trim().to_owned()).collect();
             let _ = writeln!(io::stderr(), "{}", line.join(" "));
-            ExitCode::FAILURE
+            refused
         }
     }
 }
@@ -46,6 +47,7 @@ fn run(action: Action) -> Result<bool, Error> {
         Action::Help(topic) => print(help::text(topic.as_deref())?.as_bytes())?,
         Action::Version => print(help::version().as_bytes())?,
         Action::Network(call) => print(&network::run(&call)?)?,
+        Action::Doctor(call) => return doctor::run(&call),
         Action::Plugins => return plugins::list(&plugin_dirs().0, &mut io::stdout().lock()).map_err(unprinted),
         Action::Validate(targets) => {
             let (dirs, chosen) = plugin_dirs();
