@@ -38,6 +38,12 @@ mod bridge_routes;
 #[cfg(test)]
 mod chained_examples;
 #[cfg(test)]
+mod cnitool_doctor;
+#[cfg(test)]
+mod cnitool_doctor_broken;
+#[cfg(test)]
+mod cnitool_doctor_killed;
+#[cfg(test)]
 mod conf_examples;
 #[cfg(test)]
 mod damage;

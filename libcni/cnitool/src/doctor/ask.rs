@@ -88,6 +88,16 @@ pub fn reply(answer: Answer) -> bool {
     answer == Answer::Reply
 }
 
+/// Whether a router says that its neighbour is not there.
+pub fn is_host_unreachable(answer: Answer) -> bool {
+    match answer {
+        Answer::Reply => false,
+        Answer::Error { from, kind, code } => {
+            (from.is_ipv4() && (kind, code) == (3, 1)) || (from.is_ipv6() && (kind, code) == (1, 3))
+        }
+    }
+}
+
 /// An ICMP error in words.
 pub fn describe(answer: Answer) -> Option<String> {
     let Answer::Error { from, kind, code } = answer else { return None };

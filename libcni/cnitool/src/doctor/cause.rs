@@ -122,26 +122,33 @@ pub fn is_conntrack_full(host: &Netlink) -> bool {
     conntrack_use(host).is_some_and(|(count, max)| max > 0 && count >= max)
 }
 
-/// What a plugin's error asks for. The words are those of the reference's errors as well as ours.
+/// What a plugin's error asks for.
 pub fn of_error(error: &Error) -> Cause {
-    const REMEDIES: [(&[&str], &str); 7] = [
-        (
-            &["no IP addresses available", "range is full", "all addresses are allocated", "addresses are in use"],
-            "release what no pod has (cnitool gc), or give the network a larger range",
-        ),
+    let text = error.to_string();
+    let remedy = remedy(&text).unwrap_or("the error says what failed; the plugin's README explains its keys");
+    Cause::new(text, remedy)
+}
+
+/// What is to be done about an error. The words are those of the reference's errors as well as ours.
+pub fn remedy(error: &str) -> Option<&'static str> {
+    const REMEDIES: [(&[&str], &str); 10] = [
+        (&[EXHAUSTED], "release what no pod has (cnitool gc), or give the network a larger range"),
         (
             &["already has an IP address different"],
             "remove that address from the bridge, or name another bridge, or set \"forceAddress\": true",
         ),
         (
             &["failed to find plugin"],
-            "install the plugin (cnitool plugins lists what is there), or correct its \"type\"",
+            "install the plugin, or make it executable, or correct its \"type\"; cnitool plugins lists what is there",
         ),
+        (&["does not speak version"], "install a newer version of the plugin, or lower \"cniVersion\""),
         (
             &["iptables", "nf_tables", "nftables", "netfilter"],
             "install iptables, or choose nftables (ipMasqBackend of bridge and ptp, backend of portmap and firewall); \
              the kernel needs nf_tables",
         ),
+        (&["VLAN filtering"], "boot a kernel that has it, or leave \"vlan\" and \"vlanTrunk\" out"),
+        (&["overlaps with"], "give each network addresses that are nobody else's"),
         (&["DADFAILED"], "another node has the address: give the nodes ranges that do not overlap"),
         (
             &["disable_ipv6", "IPv6"],
@@ -152,10 +159,11 @@ pub fn of_error(error: &Error) -> Cause {
             "make the directory writable, or free some space",
         ),
     ];
-    let text = error.to_string();
-    let known = REMEDIES.iter().find(|(words, _)| words.iter().any(|word| text.contains(word)));
-    Cause::new(text, known.map_or("the error says what failed; the plugin's README explains its keys", |known| known.1))
+    REMEDIES.iter().find(|(words, _)| words.iter().any(|word| error.contains(word))).map(|known| known.1)
 }
+
+/// In the reference's words, which host-local has as well.
+pub const EXHAUSTED: &str = "no IP addresses available";
 
 #[cfg(test)]
 mod tests {

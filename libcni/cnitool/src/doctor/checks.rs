@@ -36,7 +36,9 @@ pub fn configuration(
     });
     let mut said = false;
     for finding in ours {
-        let cause = Cause::new(finding.to_string(), "correct the configuration; cnitool validate checks it");
+        let remedy =
+            cause::remedy(finding.message()).unwrap_or("correct the configuration; cnitool validate checks it");
+        let cause = Cause::new(finding.to_string(), remedy);
         match finding.level() {
             Level::Error => report.broken("configuration", cause),
             Level::Warning => report.warn("configuration", cause),

@@ -76,7 +76,12 @@ impl Before {
         let links = link::list(nl)?;
         let mut sysctls = Vec::new();
         let names = ["all", "default"].into_iter().chain(links.iter().map(|link| link.name.as_str()));
-        let keys = names.flat_map(|name| ["ipv4", "ipv6"].map(|ip| format!("net/{ip}/conf/{name}/forwarding")));
+        // The last is what the first host port switches.
+        let of_link = |name| {
+            ["ipv4/conf/*/forwarding", "ipv6/conf/*/forwarding", "ipv4/conf/*/route_localnet"]
+                .map(|key: &str| format!("net/{}", key.replace('*', name)))
+        };
+        let keys = names.flat_map(of_link);
         // To switch IPv4 forwarding switches this as well.
         for key in keys.chain(["net/ipv4/conf/all/accept_redirects".to_owned()]) {
             if let Some(value) = sysctl::get(nl, &key)? {

@@ -156,6 +156,11 @@ pub fn remove_leftovers(
     let left = records.list()?;
     let mut errors = Vec::new();
     for record in &left {
+        let digits = record.container.strip_prefix(PREFIX).unwrap_or_default();
+        let process = digits.split('-').next().and_then(|digits| digits.parse().ok());
+        if let Some(process) = process {
+            runtime.remove_unfinished(process);
+        }
         let attachment = Attachment::new(record.container.parse()?, None, "eth0".parse()?);
         let deleted = configuration(conf_dir, &record.network, record.config.as_bytes())
             .and_then(|list| runtime.del(&list, &attachment));

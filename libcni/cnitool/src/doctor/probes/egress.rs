@@ -21,8 +21,8 @@ use crate::doctor::trial::Trial;
 
 /// Of 2001:db8::/32 (RFC 3849), which belongs to nobody.
 const NOBODY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-/// `ICMPV6_TIME_EXCEED`.
-const TIME_EXCEEDED_V6: u8 = 3;
+/// `ICMPV6_DEST_UNREACH` and `ICMPV6_TIME_EXCEED`.
+const NO_FURTHER_V6: [u8; 2] = [1, 3];
 
 pub fn ask(
     trial: &mut Trial<'_>,
@@ -72,7 +72,7 @@ fn gateway(trial: &mut Trial<'_>, side: Side<'_>, way: &Way, probe: &str, report
 fn is_answer(question: Question, answer: Answer) -> bool {
     match answer {
         Answer::Reply => true,
-        Answer::Error { kind, .. } => question.hops.is_some() && kind == TIME_EXCEEDED_V6,
+        Answer::Error { kind, .. } => question.hops.is_some() && NO_FURTHER_V6.contains(&kind),
     }
 }
 
@@ -109,14 +109,15 @@ fn judge(trial: &mut Trial<'_>, side: Side<'_>, question: Question, asked: &Aske
         asked.seen.iter().find(|seen| seen.outgoing && seen.destination == to && !entrances.contains(&seen.link));
     let answered = asked.answer.is_some_and(|answer| is_answer(question, answer));
     let Some(left) = left else {
-        if answered {
+        // Where others are to say that it goes no further, it must have come to them.
+        if answered && question.hops.is_none() {
             return Ok(Ok(format!("{to} answers")));
         }
         return Ok(Err((true, not_left(trial, side, to, asked))));
     };
     let by = hostnet::link::get_by_index(&mut trial.host, left.link)?.map(|link| link.name).unwrap_or_default();
     let is_own = left.source == side.pod;
-    let source = if is_own { "its own address".to_owned() } else { format!("the address {}", left.source) };
+    let source = if is_own { "the pod's own address".to_owned() } else { format!("the address {}", left.source) };
     let way = format!("packets to {to} leave by {by} with {source}");
     if is_own && trial.facts.masquerades(to) {
         let remedy = "see what is before the plugin's rule in POSTROUTING: nft list ruleset, iptables-save -t nat";
@@ -149,6 +150,10 @@ fn not_left(trial: &Trial<'_>, side: Side<'_>, to: IpAddr, asked: &Asked) -> Cau
     if let Some(failure) = &asked.failure {
         return Cause::new(failure.clone(), "see the pod's routes: the IPAM routes, isDefaultGateway");
     }
+    if let Some(heard) = asked.answer.filter(|answer| ask::is_host_unreachable(*answer)).and_then(ask::describe) {
+        let why = format!("the node knows the way to {to}, but nobody is there ({heard})");
+        return Cause::new(why, "see whether the node itself reaches it: its link, its gateway (ip neighbour)");
+    }
     let entrance = trial.facts.gateway_link.clone();
     let of_pod = || trial.pods.first().and_then(|pod| pod.host_links().first().map(|link| (*link).to_owned()));
     let entrance = entrance.or_else(of_pod).unwrap_or_default();
@@ -159,7 +164,9 @@ fn not_left(trial: &Trial<'_>, side: Side<'_>, to: IpAddr, asked: &Asked) -> Cau
 
 /// It left, and nothing came back. If the node itself is not answered, that says nothing about pods.
 fn unanswered(trial: &Trial<'_>, question: Question, is_own: bool, way: String) -> (bool, Cause) {
-    let of_node = question.ask(&trial.host, None, |answer| is_answer(question, answer));
+    // Without the node as a router before.
+    let hops = question.hops.map(|hops| hops.saturating_sub(1));
+    let of_node = Question { hops, ..question }.ask(&trial.host, None, |answer| is_answer(question, answer));
     let node_is_answered = of_node.answer.is_some_and(|answer| is_answer(question, answer));
     match (node_is_answered, is_own) {
         (true, true) => (

@@ -49,14 +49,15 @@ pub fn ask(trial: &mut Trial<'_>, side: Side<'_>, port: &Mapped, report: &mut Re
         return Ok(());
     };
     let listener = listen(&pod.nl, side.pod, port)?;
-    let mut good = Vec::new();
-    let mut questions = vec![("the node", From::Node, node), ("the pod itself", From::Pod, node)];
+    let mut questions = vec![("the node", From::Node, node)];
     if trial.pods.len() > 1 && !trial.facts.is_isolated {
         questions.push(("the neighbour", From::Neighbour, node));
     }
     if side.ipv4 && trial.facts.maps_loopback {
         questions.push(("the node at 127.0.0.1", From::Node, Ipv4Addr::LOCALHOST.into()));
     }
+    questions.push(("the pod itself", From::Pod, node));
+    let mut good = Vec::new();
     for (who, from, to) in questions {
         let place = match from {
             From::Node => &trial.host,
@@ -64,18 +65,31 @@ pub fn ask(trial: &mut Trial<'_>, side: Side<'_>, port: &Mapped, report: &mut Re
             From::Neighbour => trial.pods.get(1).map_or(&pod.nl, |other| &other.nl),
         };
         let to = SocketAddr::new(to, port.node.get());
-        match connects(place, &listener, to)? {
-            Ok(()) => good.push(who),
-            Err(why) => {
-                let cause = why_not(trial, side, from, to);
-                let why = format!("{who} does not reach the pod by {to} ({why}): {}", cause.why);
-                report.broken(probe, Cause::new(why, cause.remedy));
-                return Ok(());
-            }
+        let Err(why) = connects(place, &listener, to)? else {
+            good.push(who);
+            continue;
+        };
+        let what = format!("{who} does not reach the pod by {to} ({why})");
+        // A choice, and the last that is asked: all others reach it.
+        if from == From::Pod && has_hairpin(trial) == Some(false) {
+            let why = format!("{what}: its packets come back by the port they left by, which is not in hairpin mode");
+            report.warn(probe, Cause::new(why, "\"hairpinMode\": true in the bridge's configuration, if pods need it"));
+        } else {
+            let cause = why_not(trial, side, from, to);
+            report.broken(probe, Cause::new(format!("{what}: {}", cause.why), cause.remedy));
         }
+        return Ok(());
     }
-    report.ok(probe, format!("{node} port {} leads {} to the pod", port.node, good.join(", ")));
+    report.ok(probe, format!("by {node} port {} {} reach the pod", port.node, good.join(", ")));
     Ok(())
+}
+
+/// Whether the pod's port of the bridge is in hairpin mode; `None` where it has none.
+fn has_hairpin(trial: &Trial<'_>) -> Option<bool> {
+    let links = trial.pods.first()?.host_links();
+    let port = links.iter().find(|name| trial.facts.bridge.as_deref() != Some(**name))?;
+    let mut nl = Netlink::open().ok()?;
+    link::get(&mut nl, port).ok()??.port.map(|port| port.hairpin)
 }
 
 fn listen(pod: &Netlink, address: IpAddr, port: HostPort) -> Result<TcpListener, Error> {
@@ -114,17 +128,6 @@ fn why_not(trial: &Trial<'_>, side: Side<'_>, from: From, to: SocketAddr) -> Cau
                 format!("let portmap set it (snat must not be false), and find out who sets {key} back to 0"),
             );
         }
-    }
-    let hairpin = || {
-        let port = links.iter().find(|name| trial.facts.bridge.as_deref() != Some(**name))?;
-        let mut nl = Netlink::open().ok()?;
-        link::get(&mut nl, port).ok()??.port.map(|port| port.hairpin)
-    };
-    if from == From::Pod && hairpin() == Some(false) {
-        return Cause::new(
-            "its packets come back by the port they left by, which is not in hairpin mode",
-            "\"hairpinMode\": true in the bridge's configuration",
-        );
     }
     if from == From::Node {
         return Cause::new(

@@ -144,10 +144,14 @@ fn add_neighbour(trial: &mut Trial<'_>, report: &mut Report) -> bool {
         Ok(()) => true,
         Err(error) => {
             let cause = cause::of_error(&error);
-            report.broken(
-                "add-neighbour",
-                Cause::new(format!("a second pod cannot be added: {}", cause.why), cause.remedy),
-            );
+            let is_last = cause.why.contains(cause::EXHAUSTED);
+            let what = if is_last { "there was one address left" } else { "a second pod cannot be added" };
+            let cause = Cause::new(format!("{what}: {}", cause.why), cause.remedy);
+            if is_last {
+                report.warn("add-neighbour", cause)
+            } else {
+                report.broken("add-neighbour", cause)
+            }
             false
         }
     }

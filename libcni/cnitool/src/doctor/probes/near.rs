@@ -1,6 +1,7 @@
 //! Those nearby: the node, the gateway, the neighbour on the same network.
 
-use hostnet::iptables::Version;
+use hostnet::capture::Capture;
+use hostnet::iptables::{Iptables, Version};
 use hostnet::neighbour;
 use hostnet::nft::Nft;
 use libcni::Error;
@@ -18,11 +19,16 @@ pub fn node(trial: &mut Trial<'_>, side: Side<'_>, report: &mut Report) -> Resul
         report.skipped(probe, "the node has no address in the network");
         return Ok(());
     }
-    let asked = Question::to(side.pod).ask(&trial.host, None, ask::reply);
+    let capture = Capture::open(&trial.host)?;
+    let asked = Question::to(side.pod).ask(&trial.host, Some(&capture), ask::reply);
+    let came_back = asked.seen.iter().any(|seen| !seen.outgoing && seen.source == side.pod);
     if asked.is_answered() {
         report.ok(probe, format!("the node reaches {}", side.pod));
+    } else if came_back {
+        let why = format!("{} answers the node's ping, and a rule of INPUT drops the answer", side.pod);
+        report.warn(probe, Cause::new(why, "nothing, if it is meant; kubelet's probes need the answers to TCP"));
     } else {
-        let remedy = "see which route the node takes (ip route get), and whether a rule of OUTPUT or INPUT drops it";
+        let remedy = "see which route the node takes (ip route get), and whether a rule of OUTPUT drops it";
         report.broken(probe, Cause::new(silence(&asked, &format!("{} does not answer the node", side.pod)), remedy));
     }
     Ok(())
@@ -142,6 +148,6 @@ fn has_kube_proxy() -> bool {
     let own = nft.base_chains().unwrap_or_default().iter().any(|chain| chain.table == "kube-proxy");
     let is_kube = |name: &String| name.starts_with("KUBE-SERVICES");
     let in_nft = nft.chains(Version::V4.nft_nat()).unwrap_or_default().iter().any(is_kube);
-    let legacy = hostnet::iptables::Iptables::get_legacy(Version::V4, "nat");
+    let legacy = Iptables::get_legacy(Version::V4, "nat");
     own || in_nft || legacy.is_some_and(|legacy| legacy.list("nat", "KUBE-SERVICES").ok().flatten().is_some())
 }
