@@ -59,18 +59,15 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut words: Vec<OsString> = Vec::new();
     let (mut ifname, mut cache_dir, mut wants_help) = (None, None, false);
-    let mut doctor = doctor::Call::default();
+    let (mut json, mut targets) = (false, Vec::new());
     while let Some(arg) = parser.next().map_err(refuse)? {
         match arg {
             Short('h') | Long("help") => wants_help = true,
             Short('V') | Long("version") => return Ok(Action::Version),
             Short('i') | Long("ifname") => ifname = Some(parser.value().and_then(ValueExt::string).map_err(refuse)?),
             Long("cache-dir") => cache_dir = Some(parser.value().map_err(refuse)?.into()),
-            Long("json") => doctor.json = true,
-            Long("target") => {
-                let target = parser.value().and_then(|target| target.parse()).map_err(refuse)?;
-                doctor.targets.push(target);
-            }
+            Long("json") => json = true,
+            Long("target") => targets.push(parser.value().and_then(|target| target.parse()).map_err(refuse)?),
             Value(word) => words.push(word),
             other => return Err(refuse(format!("{}; see cnitool --help", other.unexpected()))),
         }
@@ -81,6 +78,9 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
     if wants_help {
         return Ok(Action::Help(Some(command)));
     }
+    if !targets.is_empty() && command != "doctor" {
+        return Err(refuse(format!("{command} has no --target; doctor has")));
+    }
     let verb = match command.as_str() {
         "add" => Verb::Add,
         "check" => Verb::Check,
@@ -90,9 +90,9 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
         "validate" => return Ok(Action::Validate(words.map(PathBuf::from).collect())),
         "plugins" => return Ok(Action::Plugins),
         "doctor" => {
-            let net =
-                words.next().map(|net| net.into_string().map_err(|net| refuse(format!("NET is not UTF-8: {net:?}"))));
-            return Ok(Action::Doctor(doctor::Call { net: net.transpose()?, cache_dir, ..doctor }));
+            let net = words.next().map(OsString::into_string).transpose();
+            let net = net.map_err(|net| refuse(format!("NET is not UTF-8: {net:?}")))?;
+            return Ok(Action::Doctor(doctor::Call { net, json, targets, cache_dir }));
         }
         "version" => return Ok(Action::Version),
         "help" => return Ok(Action::Help(words.next().map(|topic| topic.to_string_lossy().into_owned()))),
@@ -178,5 +178,6 @@ mod tests {
             Action::Doctor(wanted)
         );
         assert!(parsed("doctor --target example.org").unwrap_err().contains("example.org"));
+        assert_eq!(parsed("del net ns --target 192.0.2.1").unwrap_err(), "del has no --target; doctor has");
     }
 }

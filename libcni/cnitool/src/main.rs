@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let action = libcni::exec::ensure_waitable()
         .map_err(|error| Error::new(Code::IO_FAILURE, format!("cannot handle SIGCHLD: {error}")))
         .and_then(|()| arguments::parse(std::env::args_os().skip(1)));
+    // Where 1 is an answer, not to know is another one.
     let refused = if matches!(action, Ok(Action::Doctor(_))) { ExitCode::from(2) } else { ExitCode::FAILURE };
     match action.and_then(run) {
         Ok(true) => ExitCode::SUCCESS,

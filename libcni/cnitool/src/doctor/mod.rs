@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hostnet::Netlink;
-use libcni::runtime::Runtime;
+use libcni::runtime::{ConfList, Runtime};
 use libcni::{Code, Error};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -95,28 +95,39 @@ pub fn run(call: &Call) -> Result<bool, Error> {
     let mut report = Report::new(&subject.name, &subject.file, call.json);
     trial::remove_leftovers(&mut host, &runtime, &records, &dir, &mut report)?;
     checks::configuration(&subject, &dir, (&path, chosen), &mut report)?;
-    let Ok(list) = &subject.list else { return report.finish() };
+    if let Ok(list) = &subject.list {
+        examine(list, host, (&runtime, &records), (&call.targets, &stop), &mut report)?;
+    }
+    report.finish()
+}
+
+/// A network whose configuration can be loaded.
+fn examine(
+    list: &ConfList,
+    mut host: Netlink,
+    (runtime, records): (&Runtime, &Records),
+    (targets, stop): (&[IpAddr], &Stop),
+    report: &mut Report,
+) -> Result<(), Error> {
     if report.is_broken() {
         report.skipped("add", "the configuration is to be mended first");
-        return report.finish();
+        return Ok(());
     }
     let facts = Facts::of(list);
     let before = Before::look(&mut host)?;
-    checks::network(&mut host, &facts, &before, &mut report)?;
+    checks::network(&mut host, &facts, &before, report)?;
     if !report.is_broken() {
-        checks::status(&runtime, list, &mut report);
+        checks::status(runtime, list, report);
     }
-    checks::node(&mut host, &facts, &before, &mut report)?;
+    checks::node(&mut host, &facts, &before, report)?;
     if report.is_broken() {
         report.skipped("add", "no pod is made before that is mended");
-        return report.finish();
+        return Ok(());
     }
     stop.unless()?;
-    let mut trial =
-        Trial { host, runtime: &runtime, list, facts: &facts, before: &before, records: &records, pods: Vec::new() };
-    let asked = probes::run(&mut trial, &call.targets, &stop, &mut report);
-    trial.end(&mut report);
-    asked?;
-    stop.unless()?;
-    report.finish()
+    let (facts, before) = (&facts, &before);
+    let mut trial = Trial { host, runtime, list, facts, before, records, pods: Vec::new(), ids: Vec::new() };
+    let asked = probes::run(&mut trial, targets, stop, report);
+    trial.end(report);
+    asked.and_then(|()| stop.unless())
 }

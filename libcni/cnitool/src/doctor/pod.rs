@@ -17,7 +17,7 @@ use serde_json::json;
 /// What container ids of temporary pods begin with.
 pub const PREFIX: &str = "podwire-doctor-";
 /// The pod's interface.
-const IFNAME: &str = "eth0";
+pub const IFNAME: &str = "eth0";
 
 /// A pod that has been added.
 pub struct Pod {

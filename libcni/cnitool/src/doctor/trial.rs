@@ -11,7 +11,7 @@ use libcni::runtime::{Attachment, ConfList, Runtime};
 
 use super::cause;
 use super::node::{self, Before};
-use super::pod::{HostPort, PREFIX, Pod};
+use super::pod::{HostPort, IFNAME, PREFIX, Pod};
 use super::record::{Record, Records};
 use super::report::{Cause, Report};
 use super::subject::Facts;
@@ -27,6 +27,8 @@ pub struct Trial<'a> {
     pub records: &'a Records,
     /// Those that are there.
     pub pods: Vec<Pod>,
+    /// The container ids of all that were tried.
+    pub ids: Vec<String>,
 }
 
 impl Trial<'_> {
@@ -42,22 +44,32 @@ impl Trial<'_> {
             forwarding: self.before.forwarding,
             config: String::from_utf8_lossy(self.list.bytes()).into_owned(),
         })?;
-        let pod = Pod::add(self.runtime, self.list, &container, port);
-        if pod.is_err() {
-            self.records.remove(&container);
+        if !self.ids.contains(&container) {
+            self.ids.push(container.clone());
         }
-        self.pods.push(pod?);
+        match Pod::add(self.runtime, self.list, &container, port) {
+            Ok(pod) => self.pods.push(pod),
+            Err(error) => {
+                // The runtime has called DEL; if that failed, the note stays for the next doctor.
+                let attachment = Attachment::new(container.parse()?, None, IFNAME.parse()?);
+                if self.runtime.del(self.list, &attachment).is_ok() {
+                    self.records.remove(&container);
+                }
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
     /// Deletes the pods, takes back what was made for the first of them, and says what is left.
     pub fn end(&mut self, report: &mut Report) {
-        let ids: Vec<String> = self.pods.iter().map(|pod| pod.id().to_owned()).collect();
+        let ids = std::mem::take(&mut self.ids);
+        let had_pods = !self.pods.is_empty();
         let of_result = self.pods.iter().flat_map(Pod::host_links).filter(|name| !self.before.has(name));
         let links: Vec<String> = of_result.map(str::to_owned).collect();
         let errors = self.delete();
         match errors.as_slice() {
-            [] if ids.is_empty() => {}
+            [] if !had_pods => {}
             [] => report.ok("del", "the pods are deleted"),
             [first, ..] => report.broken("del", cause::of_error(first)),
         }
@@ -161,7 +173,7 @@ pub fn remove_leftovers(
         if let Some(process) = process {
             runtime.remove_unfinished(process);
         }
-        let attachment = Attachment::new(record.container.parse()?, None, "eth0".parse()?);
+        let attachment = Attachment::new(record.container.parse()?, None, IFNAME.parse()?);
         let deleted = configuration(conf_dir, &record.network, record.config.as_bytes())
             .and_then(|list| runtime.del(&list, &attachment));
         match deleted {
@@ -190,7 +202,7 @@ pub fn remove_leftovers(
 
 /// What was removed; and what was switched on, which is not ours to switch off so much later.
 fn note(host: &Netlink, record: &Record, count: usize, report: &mut Report) -> Result<(), Error> {
-    let what = format!("{count} pods of a doctor that was killed are removed");
+    let what = format!("what an earlier doctor left of {count} pods is removed");
     for (ipv4, key) in [(true, "net.ipv4.ip_forward"), (false, "net.ipv6.conf.all.forwarding")] {
         let [v4, v6] = record.forwarding;
         if !(if ipv4 { v4 } else { v6 }) && sysctl::is_forwarding(host, ipv4)? {
