@@ -184,6 +184,28 @@ fn other_kinds_of_networks() {
          "ipam": {"type": "host-local", "ranges": [[{"subnet": DUAL[0]}], [{"subnet": DUAL[1]}]],
                   "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}},
         {"type": "portmap", "backend": "nftables", "capabilities": {"portMappings": true}}]});
+    // Pods in the node's own network, on a bridge that its link is a port of.
+    let lan = json!({"cniVersion": "1.0.0", "name": "lan", "plugins": [
+        {"type": "bridge", "bridge": "br-lan", "ipam": {"type": "host-local", "dataDir": "/var/lib/cni/lan", "ranges":
+            [[{"subnet": "198.51.100.0/24", "rangeStart": "198.51.100.100", "gateway": Internet::V4}]],
+            "routes": [{"dst": "0.0.0.0/0"}]}}]});
+    let node = Node::new(&lan);
+    for line in [
+        "ip link add br-lan type bridge",
+        "ip address flush dev uplink",
+        "ip link set uplink master br-lan",
+        "ip link set br-lan up",
+        "ip address add 198.51.100.1/24 dev br-lan",
+        "ip route replace default via 198.51.100.2",
+    ] {
+        node.host.run(line);
+    }
+    let before = node.state();
+    let report = node.report();
+    report.assert_healthy();
+    assert!(report.of("egress-ipv4").1.contains("answer") && report.of("neighbour-ipv4").0 == "ok", "{:#}", report.0);
+    unchanged(&node, &before);
+
     for conf in [layer2, ptp] {
         let node = Node::new(&conf);
         let before = node.state();

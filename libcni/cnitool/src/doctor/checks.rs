@@ -87,7 +87,10 @@ fn as_1_1_0(list: &ConfList) -> Result<ConfList, Error> {
 /// Whether the node has room for what the configuration asks for.
 pub fn network(host: &mut Netlink, facts: &Facts, before: &Before, report: &mut Report) -> Result<(), Error> {
     let is_in_use = bridge(host, facts, report)?;
-    overlap(host, facts, is_in_use, report)?;
+    // Where the node is not the gateway, pods may well be in its own network: a bridge with its link as a port, macvlan.
+    if facts.is_gateway {
+        overlap(host, facts, is_in_use, report)?;
+    }
     ipv6(host, facts, before, report)
 }
 

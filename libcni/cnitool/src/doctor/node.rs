@@ -12,6 +12,9 @@ use libcni::types::Cidr;
 
 /// How long somebody else may take to join the bridge that is to be taken away.
 const LOCK_WITHIN: Duration = Duration::from_secs(5);
+/// What is switched for all links by forwarding, for the bridge by the first pod, and by the first host port.
+const SWITCHED: [&str; 4] =
+    ["ipv4/conf/*/forwarding", "ipv6/conf/*/forwarding", "ipv6/conf/*/accept_ra", "ipv4/conf/*/route_localnet"];
 /// `RTPROT_RA` of linux/rtnetlink.h: learned from a router advertisement.
 const FROM_ADVERTISEMENT: u8 = 9;
 /// `RT_SCOPE_UNIVERSE`.
@@ -76,11 +79,7 @@ impl Before {
         let links = link::list(nl)?;
         let mut sysctls = Vec::new();
         let names = ["all", "default"].into_iter().chain(links.iter().map(|link| link.name.as_str()));
-        // The last is what the first host port switches.
-        let of_link = |name| {
-            ["ipv4/conf/*/forwarding", "ipv6/conf/*/forwarding", "ipv4/conf/*/route_localnet"]
-                .map(|key: &str| format!("net/{}", key.replace('*', name)))
-        };
+        let of_link = |name| SWITCHED.map(|key| format!("net/{}", key.replace('*', name)));
         let keys = names.flat_map(of_link);
         // To switch IPv4 forwarding switches this as well.
         for key in keys.chain(["net/ipv4/conf/all/accept_redirects".to_owned()]) {

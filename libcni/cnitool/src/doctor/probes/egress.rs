@@ -47,7 +47,9 @@ pub fn ask(
         }
     }
     for target in targets.iter().filter(|target| target.is_ipv4() == side.ipv4) {
-        stop.unless()?;
+        if stop.is_wanted() {
+            break;
+        }
         let question = Question::to(*target);
         one(trial, side, &format!("target-{target}"), question, report)?;
     }

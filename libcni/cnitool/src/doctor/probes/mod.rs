@@ -33,25 +33,29 @@ pub fn run(trial: &mut Trial<'_>, targets: &[IpAddr], stop: &Stop, report: &mut 
     for (ipv4, way) in [true, false].into_iter().zip(&ways) {
         let Some(pod) = trial.pods.first().and_then(|pod| pod.addresses(ipv4).first().copied()) else { continue };
         let side = Side { ipv4, pod, way: way.as_ref() };
-        stop.unless()?;
-        near::node(trial, side, report)?;
-        near::gateway(trial, side, report)?;
-        stop.unless()?;
+        let mut ask = |name: &str, probe: Probe<'_>| {
+            if let Err(error) = probe(trial, side, report) {
+                report.skipped(side.name(name), format!("could not be asked: {error}"));
+            }
+            stop.unless()
+        };
+        ask("node", &near::node)?;
+        ask("gateway", &near::gateway)?;
         if neighbour {
-            near::neighbour(trial, side, report)?;
+            ask("neighbour", &near::neighbour)?;
         }
-        stop.unless()?;
-        egress::ask(trial, side, targets, stop, report)?;
-        stop.unless()?;
-        size::ask(trial, side, report)?;
-        stop.unless()?;
-        host_port::ask(trial, side, &port, report)?;
+        ask("egress", &|trial, side, report| egress::ask(trial, side, targets, stop, report))?;
+        ask("mtu", &size::ask)?;
+        ask("host-port", &|trial, side, report| host_port::ask(trial, side, &port, report))?;
     }
     if neighbour {
         near::services(trial, report);
     }
     Ok(())
 }
+
+/// A question about one IP version.
+type Probe<'a> = &'a dyn Fn(&mut Trial<'_>, Side<'_>, &mut Report) -> Result<(), Error>;
 
 /// One IP version of the pod.
 #[derive(Clone, Copy)]
