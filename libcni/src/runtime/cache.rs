@@ -179,20 +179,20 @@ impl Cache {
         Ok(Some(content))
     }
 
-    /// Forgets an attachment; it need not be known.
-    pub(super) fn remove(&self, network: &NetworkName, attachment: &Attachment) {
-        if !self.is_anothers(network, attachment) {
-            // What stays behind is found by the next GC, and overwritten by the next ADD.
-            let _ = fs::remove_file(self.file(network, attachment));
-        }
-    }
-
     /// Removes the files that a process which is no more had begun.
     pub(super) fn remove_unfinished(&self, process: u32) {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&unfinished(process)) {
                 let _ = fs::remove_file(entry.path());
             }
+        }
+    }
+
+    /// Forgets an attachment; it need not be known.
+    pub(super) fn remove(&self, network: &NetworkName, attachment: &Attachment) {
+        if !self.is_anothers(network, attachment) {
+            // What stays behind is found by the next GC, and overwritten by the next ADD.
+            let _ = fs::remove_file(self.file(network, attachment));
         }
     }
 

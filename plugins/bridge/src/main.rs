@@ -14,6 +14,7 @@ mod conf;
 mod gateway;
 mod lease;
 mod port;
+mod status;
 
 use std::process::ExitCode;
 
@@ -93,7 +94,7 @@ impl Plugin for Bridge {
     }
 
     fn status(&self, network: &Network<Conf>) -> Result<(), Error> {
-        bridge::status(network.conf())?;
+        status::status(network)?;
         network.ipam().map_or(Ok(()), |ipam| ipam::status(network, ipam))
     }
 }

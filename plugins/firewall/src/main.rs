@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use hostnet::{Owner, Undo};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::types::Version;
-use libcni::{Code, Error, Success};
+use libcni::{Error, Success};
 
 use crate::backend::Backend;
 use crate::bridge::Bridge;
@@ -100,10 +100,7 @@ impl Plugin for Firewall {
     }
 
     fn status(&self, network: &Network<Conf>) -> Result<(), Error> {
-        let backend = network.conf().backend.unwrap_or_else(Backend::of_node);
-        rules::unusable(backend).map_or(Ok(()), |why| {
-            Err(Error::new(Code::NOT_AVAILABLE, format!("backend {backend} cannot be used")).with_details(why))
-        })
+        rules::status(network, network.conf().backend.unwrap_or_else(Backend::of_node))
     }
 }
 

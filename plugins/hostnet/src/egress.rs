@@ -162,8 +162,23 @@ impl Egress {
         masquerade::check(owner, self.backend, &self.policy, &addresses)
     }
 
+    /// Makes the rules once, for addresses like those that pods get: in a [`trial`](crate::trial), for STATUS.
+    ///
+    /// # Errors
+    /// Why they could not be made.
+    pub fn try_out(&self, owner: &Owner, addresses: &[Cidr]) -> Result<()> {
+        let addresses = self.those_of(addresses.iter().copied());
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        masquerade::add(owner, self.backend, &self.policy, &addresses)
+    }
+
     fn masqueraded(&self, ips: &[IpConfig]) -> Vec<Cidr> {
-        let addresses = ips.iter().map(|ip| ip.address);
+        self.those_of(ips.iter().map(|ip| ip.address))
+    }
+
+    fn those_of(&self, addresses: impl Iterator<Item = Cidr>) -> Vec<Cidr> {
         addresses.filter(|address| if address.is_ipv4() { self.v4 } else { self.v6 }).collect()
     }
 }

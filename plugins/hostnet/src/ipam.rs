@@ -67,6 +67,24 @@ pub fn gc<C>(network: &Network<C>, plugin: &str) -> Result<(), Error> {
     delegate::gc(network, plugin)
 }
 
+/// Addresses like those that pods will get, one of each IP version that the configuration tells of. None where it says
+/// nothing, as for a daemon's.
+pub fn samples<C>(network: &Network<C>) -> Vec<Cidr> {
+    let mut known = subnets(network.stdin());
+    known.extend(addresses(network.stdin()));
+    let of = |ipv4: bool| known.iter().find(|cidr| cidr.is_ipv4() == ipv4).copied();
+    [of(true), of(false)].into_iter().flatten().collect()
+}
+
+/// The addresses that are written in the configuration, in `static`'s key.
+fn addresses(stdin: &[u8]) -> Vec<Cidr> {
+    let Ok(Value::Object(conf)) = json::parse(stdin) else { return Vec::new() };
+    let ipam = json::get(&conf, "ipam").and_then(Value::as_object);
+    let written = ipam.and_then(|ipam| json::get(ipam, "addresses")).and_then(Value::as_array);
+    let written = written.into_iter().flatten().filter_map(Value::as_object);
+    written.filter_map(|address| json::get(address, "address")?.as_str()?.parse().ok()).collect()
+}
+
 /// The subnets that addresses are to come from, as far as the configuration says so in host-local's keys, which
 /// other IPAM plugins have taken over. `static` is told each address; what else stands there means nothing to it.
 fn subnets(stdin: &[u8]) -> Vec<Cidr> {

@@ -28,6 +28,7 @@ pub mod spoof_check;
 mod sys;
 pub mod sysctl;
 pub mod tc;
+pub mod trial;
 pub mod undo;
 pub mod valid;
 pub mod veth;

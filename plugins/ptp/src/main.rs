@@ -17,7 +17,7 @@ mod pod;
 use std::process::ExitCode;
 
 use hostnet::nft::Nft;
-use hostnet::{Netlink, Owner, Undo, Valid, egress, ipam, masquerade, veth};
+use hostnet::{Netlink, Owner, Undo, Valid, egress, ipam, masquerade, trial, veth};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::{Error, Success};
 
@@ -81,6 +81,10 @@ impl Plugin for Ptp {
     }
 
     fn status(&self, network: &Network<Conf>) -> Result<(), Error> {
+        trial::run(network, |nl, owner| {
+            pair::try_out(nl, network.conf(), owner)?;
+            network.conf().egress.try_out(owner, &ipam::samples(network))
+        })?;
         ipam::status(network, &network.conf().ipam)
     }
 }

@@ -6,6 +6,7 @@
 mod bad_input;
 #[cfg(test)]
 mod bandwidth;
+#[cfg(test)]
 mod bandwidth_agents;
 #[cfg(test)]
 mod bandwidth_conf;
@@ -37,6 +38,8 @@ mod bridge_port;
 mod bridge_routes;
 #[cfg(test)]
 mod chained_examples;
+#[cfg(test)]
+mod check_alarms;
 #[cfg(test)]
 mod cnitool_doctor;
 #[cfg(test)]
@@ -119,6 +122,8 @@ mod services_chained;
 mod services_paths;
 #[cfg(test)]
 mod static_ipam;
+#[cfg(test)]
+mod status;
 #[cfg(test)]
 mod tuning;
 #[cfg(test)]
