@@ -20,6 +20,7 @@ impl Node {
     pub fn new(conf: &Value) -> Self {
         let host = Host::new();
         let internet = host.internet();
+        settle(&host);
         for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             host.set_sysctl(&format!("net/{key}"), "0");
         }
@@ -59,6 +60,14 @@ impl Node {
     pub fn state(&self) -> tests::State {
         self.host.state()
     }
+}
+
+/// Waits until the kernel is done with the addresses of the way out: it adds routes when it is, which depend on forwarding.
+fn settle(host: &Host) {
+    tests::sandbox::wait_for("the addresses of uplink", || {
+        let tentative = host.run("ip -6 -o address show dev uplink tentative");
+        if tentative.trim().is_empty() { Ok(()) } else { Err(tentative) }
+    });
 }
 
 /// A report as JSON.
