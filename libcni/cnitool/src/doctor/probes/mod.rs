@@ -152,9 +152,9 @@ fn add_neighbour(trial: &mut Trial<'_>, report: &mut Report) -> bool {
             let what = if is_last { "there was one address left" } else { "a second pod cannot be added" };
             let cause = Cause::new(format!("{what}: {}", cause.why), cause.remedy);
             if is_last {
-                report.warn("add-neighbour", cause)
+                report.warn("add-neighbour", cause);
             } else {
-                report.broken("add-neighbour", cause)
+                report.broken("add-neighbour", cause);
             }
             false
         }
