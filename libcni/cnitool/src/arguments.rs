@@ -7,7 +7,7 @@ use lexopt::prelude::{Long, Short, Value, ValueExt};
 use libcni::{Code, Error};
 
 use crate::nearest::hint;
-use crate::{gc, help, ipam};
+use crate::{doctor, gc, help, ipam};
 
 /// What is asked of us.
 #[derive(Debug, PartialEq)]
@@ -26,6 +26,8 @@ pub enum Action {
     Ipam(ipam::Call),
     /// Remove what is left over.
     Gc(gc::Call),
+    /// Try a network out.
+    Doctor(doctor::Call),
 }
 
 /// The verbs of a network.
@@ -61,7 +63,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut words: Vec<OsString> = Vec::new();
     let (mut ifname, mut cache_dir, mut wants_help) = (None, None, false);
-    let (mut json, mut dry_run) = (false, false);
+    let (mut json, mut dry_run, mut targets) = (false, false, Vec::new());
     while let Some(arg) = parser.next().map_err(refuse)? {
         match arg {
             Short('h') | Long("help") => wants_help = true,
@@ -70,6 +72,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
             Long("cache-dir") => cache_dir = Some(parser.value().map_err(refuse)?.into()),
             Long("json") => json = true,
             Long("dry-run") => dry_run = true,
+            Long("target") => targets.push(parser.value().and_then(|target| target.parse()).map_err(refuse)?),
             Value(word) => words.push(word),
             other => return Err(refuse(format!("{}; see cnitool --help", other.unexpected()))),
         }
@@ -79,6 +82,9 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
     let command = command.to_string_lossy().into_owned();
     if wants_help {
         return Ok(Action::Help(Some(command)));
+    }
+    if !targets.is_empty() && command != "doctor" {
+        return Err(refuse(format!("{command} has no --target; doctor has")));
     }
     if command == "ipam" {
         return ipam_call(words, json, cache_dir);
@@ -100,6 +106,11 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
         "status" => Verb::Status,
         "validate" => return Ok(Action::Validate(words.map(PathBuf::from).collect())),
         "plugins" => return Ok(Action::Plugins),
+        "doctor" => {
+            let net = words.next().map(OsString::into_string).transpose();
+            let net = net.map_err(|net| refuse(format!("NET is not UTF-8: {net:?}")))?;
+            return Ok(Action::Doctor(doctor::Call { net, json, targets, cache_dir }));
+        }
         "version" => return Ok(Action::Version),
         "help" => return Ok(Action::Help(words.next().map(|topic| topic.to_string_lossy().into_owned()))),
         unknown => {
@@ -216,5 +227,20 @@ mod tests {
         assert_eq!(parsed("--version").unwrap(), Action::Version);
         assert_eq!(parsed("validate a b").unwrap(), Action::Validate(vec!["a".into(), "b".into()]));
         assert_eq!(parsed("plugins").unwrap(), Action::Plugins);
+    }
+
+    #[test]
+    fn doctor_takes_a_network_or_none() {
+        let call = |net: Option<&str>| doctor::Call { net: net.map(str::to_owned), ..doctor::Call::default() };
+        assert_eq!(parsed("doctor").unwrap(), Action::Doctor(call(None)));
+        assert_eq!(parsed("doctor net").unwrap(), Action::Doctor(call(Some("net"))));
+        let targets = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        let wanted = doctor::Call { json: true, targets, ..call(Some("net")) };
+        assert_eq!(
+            parsed("doctor --target 192.0.2.1 net --json --target=2001:db8::1").unwrap(),
+            Action::Doctor(wanted)
+        );
+        assert!(parsed("doctor --target example.org").unwrap_err().contains("example.org"));
+        assert_eq!(parsed("del net ns --target 192.0.2.1").unwrap_err(), "del has no --target; doctor has");
     }
 }

@@ -98,6 +98,27 @@ pub const COMMANDS: &[Command] = &[
         more: "Every program there is asked with CNI_COMMAND=VERSION, which changes nothing.\n\
                Without CNI_PATH it is /opt/cni/bin.\n",
     },
+    Command {
+        name: "doctor",
+        arguments: "[NET]",
+        summary: "try a network with a temporary pod; say what is broken, and what to do",
+        more: "Without NET it is the network that kubelet's runtime takes: that of the first file. Needs root.\n\
+               Two pods are added by the real configuration, with container ids podwire-doctor-PID and\n\
+               podwire-doctor-PID-neighbour, asked for the gateway, each other, the way out, full-size\n\
+               packets and a host port, then deleted; also after SIGINT and SIGTERM. What the first pod of a\n\
+               node makes (a bridge, forwarding) is taken back if it was not there. Where a pod would harm\n\
+               the node, none is made. What a doctor left that was killed is removed by the next, and by gc.\n\
+               \n\
+               Packets go to the node's own addresses and to its default gateway, the neighbour on its link,\n\
+               and to nobody else, unless there is a --target:\n\
+               \n\
+               \x20 --target ADDRESS  ping this address from the pod as well; may be repeated\n\
+               \x20 --json            one JSON object: network, file, healthy, broken, warnings, and probes\n\
+               \x20                   with probe, verdict (ok, warn, broken, skipped), detail, remedy\n\
+               \x20 --cache-dir DIR   where results are remembered (/var/lib/cni)\n\
+               \n\
+               The exit status is 1 if something is broken, 2 if it could not be tried.\n",
+    },
     Command { name: "help", arguments: "[COMMAND]", summary: "explain a command", more: "" },
 ];
 

@@ -2,10 +2,11 @@
 //!
 //! `add|check|del|gc|status NET NETNS` keep the contract of the reference's cnitool: its environment variables, what
 //! goes to stdout, the exit status (0 or 1), the container id. Beyond it: one clear line for an error, `validate` for
-//! configurations before they are used, `plugins` for what is installed, and `ipam` for who has which address and what
-//! is left over; `gc` without a namespace removes that.
+//! configurations before they are used, `plugins` for what is installed, `doctor` for what does not work, and `ipam` for who
+//! has which address and what is left over; `gc` without a namespace removes that.
 
 mod arguments;
+mod doctor;
 mod gc;
 mod help;
 mod ipam;
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
         .map_err(|error| Error::new(Code::IO_FAILURE, format!("cannot handle SIGCHLD: {error}")))
         .and_then(|()| arguments::parse(std::env::args_os().skip(1)));
     // Where 1 is an answer, not to know is another one.
-    let refused = if matches!(action, Ok(Action::Ipam(_))) { ExitCode::from(2) } else { ExitCode::FAILURE };
+    let is_answer = matches!(action, Ok(Action::Doctor(_) | Action::Ipam(_)));
+    let refused = if is_answer { ExitCode::from(2) } else { ExitCode::FAILURE };
     match action.and_then(run) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -52,6 +54,7 @@ fn run(action: Action) -> Result<bool, Error> {
         Action::Network(call) => print(&network::run(&call)?)?,
         Action::Ipam(call) => return ipam::run(&call),
         Action::Gc(call) => return gc::run(&call),
+        Action::Doctor(call) => return doctor::run(&call),
         Action::Plugins => return plugins::list(&plugin_dirs().0, &mut io::stdout().lock()).map_err(unprinted),
         Action::Validate(targets) => {
             let (dirs, chosen) = plugin_dirs();

@@ -148,7 +148,7 @@ impl Cache {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         // Process ids repeat: after a reboot, and in containers that share the directory, where each begins with 1.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let temporary = self.dir.join(format!(".result-{}-{count}-{now}", std::process::id()));
+        let temporary = self.dir.join(format!("{}{count}-{now}", unfinished(std::process::id())));
         let written = (|| {
             let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
             file.write_all(text)?;
@@ -192,6 +192,15 @@ impl Cache {
             return Ok(None);
         }
         Ok(Some(content))
+    }
+
+    /// Removes the files that a process which is no more had begun.
+    pub(super) fn remove_unfinished(&self, process: u32) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&unfinished(process)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Forgets an attachment; it need not be known.
@@ -242,6 +251,11 @@ impl Cache {
         }
         Ok(found)
     }
+}
+
+/// What the names of files begin with that a process has not finished.
+fn unfinished(process: u32) -> String {
+    format!(".result-{process}-")
 }
 
 fn invalid(path: &Path, why: &str) -> Error {

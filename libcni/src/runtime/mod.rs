@@ -268,6 +268,12 @@ impl Runtime {
         Ok(cached)
     }
 
+    /// Removes what a process left that was killed while it wrote a result. Whoever asks knows that it was this process,
+    /// by its id, and that it is no more: ids repeat.
+    pub fn remove_unfinished(&self, process: u32) {
+        self.cache.remove_unfinished(process);
+    }
+
     /// Runs one plugin. Without an attachment its variables are there and empty.
     fn call(
         &self,

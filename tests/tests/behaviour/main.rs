@@ -43,6 +43,12 @@ mod chained_examples;
 #[cfg(test)]
 mod check_alarms;
 #[cfg(test)]
+mod cnitool_doctor;
+#[cfg(test)]
+mod cnitool_doctor_broken;
+#[cfg(test)]
+mod cnitool_doctor_killed;
+#[cfg(test)]
 mod cnitool_gc;
 #[cfg(test)]
 mod cnitool_ipam;

@@ -5,7 +5,7 @@
 
 mod binaries;
 mod document;
-mod findings;
+pub mod findings;
 mod keys;
 mod ranges;
 
@@ -24,7 +24,7 @@ use findings::{Findings, Level};
 use ranges::Range;
 
 /// Extensions that runtimes look at.
-const EXTENSIONS: &[&str] = &["conf", "conflist", "json"];
+pub const EXTENSIONS: &[&str] = &["conf", "conflist", "json"];
 
 /// What has been read of all files, for comparison.
 #[derive(Default)]
@@ -46,10 +46,25 @@ struct Bridge {
 /// Checks files, and the files of directories. Plugins are looked for in `dirs`, which somebody has `chosen` or
 /// which are the default. `false` if there is an error.
 pub fn run(targets: &[PathBuf], dirs: &[PathBuf], chosen: bool, out: &mut impl Write) -> Result<bool, Error> {
+    let (findings, checked) = examine(targets, dirs, chosen)?;
+    let (errors, warnings) = (findings.count(Level::Error), findings.count(Level::Warning));
+    let mut print = || -> io::Result<()> {
+        for finding in &findings.0 {
+            writeln!(out, "{finding}")?;
+        }
+        writeln!(out, "files checked: {checked}, errors: {errors}, warnings: {warnings}")?;
+        out.flush()
+    };
+    print().map_err(|error| Error::new(Code::IO_FAILURE, format!("failed to write to stdout: {error}")))?;
+    Ok(errors == 0)
+}
+
+/// What [`run`] prints: the findings in order, and how many files were checked.
+pub fn examine(targets: &[PathBuf], dirs: &[PathBuf], chosen: bool) -> Result<(Findings, usize), Error> {
     let mut findings = Findings::default();
     let mut seen = Seen::default();
     let mut binaries = Binaries::new(dirs, chosen);
-    let mut checked = Vec::new();
+    let mut checked = 0;
     for target in targets {
         let files = if target.is_dir() { files(target, EXTENSIONS)? } else { vec![target.clone()] };
         if files.is_empty() {
@@ -65,23 +80,14 @@ pub fn run(targets: &[PathBuf], dirs: &[PathBuf], chosen: bool, out: &mut impl W
         }
         for file in files {
             check_file(&file, &mut binaries, &mut seen, &mut findings);
-            checked.push(file);
+            checked += 1;
         }
     }
     ranges::compare(&seen.ranges, &mut findings);
     compare_bridges(&seen.bridges, &mut findings);
     binaries.note(targets, &mut findings);
     findings.0.sort();
-    let (errors, warnings) = (findings.count(Level::Error), findings.count(Level::Warning));
-    let mut print = || -> io::Result<()> {
-        for finding in &findings.0 {
-            writeln!(out, "{finding}")?;
-        }
-        writeln!(out, "files checked: {}, errors: {errors}, warnings: {warnings}", checked.len())?;
-        out.flush()
-    };
-    print().map_err(|error| Error::new(Code::IO_FAILURE, format!("failed to write to stdout: {error}")))?;
-    Ok(errors == 0)
+    Ok((findings, checked))
 }
 
 fn check_file(file: &Path, binaries: &mut Binaries, seen: &mut Seen, findings: &mut Findings) {

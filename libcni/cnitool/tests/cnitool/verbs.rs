@@ -183,7 +183,7 @@ fn help() {
         }
         assert!(overview.lines().all(|line| line.len() <= 100), "{overview}");
     }
-    for command in ["add", "check", "del", "gc", "status", "ipam", "validate", "plugins", "help"] {
+    for command in ["add", "check", "del", "gc", "status", "ipam", "validate", "plugins", "doctor", "help"] {
         let output = node.run(&["help", command]);
         assert!(text(&output.stdout).contains(&format!("Usage: cnitool {command}")));
         assert_eq!(node.run(&[command, "--help"]).stdout, output.stdout);

@@ -33,7 +33,7 @@ const NFTA_MATCH_NAME: u16 = 1;
 const NFTA_MATCH_INFO: u16 = 3;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWCHAIN`: the message a chain is listed in.
-const NEWCHAIN: u16 = 0x0a03;
+pub(super) const NEWCHAIN: u16 = 0x0a03;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWRULE`: the message a rule is listed in.
 const NEWRULE: u16 = 0x0a06;
@@ -42,7 +42,7 @@ const NEWRULE: u16 = 0x0a06;
 const NEWSETELEM: u16 = 0x0a0c;
 
 /// `struct nfgenmsg`, before the attributes.
-const HEADER_LEN: usize = 4;
+pub(super) const HEADER_LEN: usize = 4;
 
 /// `struct nlattr`, before the value.
 const ATTRIBUTE_HEADER_LEN: usize = 4;
@@ -73,6 +73,14 @@ impl Message {
     pub(super) fn get_chains(table: Table) -> Self {
         let attributes = vec![ChainAttribute::Table(table.name.to_owned())];
         Self::new(table.family, NfTablesMessage::GetChain(ChainMessage { attributes }))
+    }
+
+    pub(super) fn get_all_chains() -> Self {
+        Self::new(NetfilterProtoFamily::Unspec, NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() }))
+    }
+
+    pub(super) fn get_all_rules() -> Self {
+        Self::new(NetfilterProtoFamily::Unspec, NfTablesMessage::GetRule(RuleMessage { attributes: Vec::new() }))
     }
 
     pub(super) fn get_rules(chain: Chain<'_>) -> Self {

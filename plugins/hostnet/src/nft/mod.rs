@@ -9,6 +9,7 @@
 //!
 //! Bytes and numbers: `include/uapi/linux/netfilter/nf_tables.h`, and what `nft --debug=netlink` prints.
 
+mod base;
 mod batch;
 mod ct;
 mod expression;
@@ -21,6 +22,7 @@ mod program;
 mod source_nat;
 mod userdata;
 
+pub use base::BaseChain;
 pub use batch::{Batch, Hook};
 pub use ct::{CtKey, ct_state, ct_status};
 pub use expression::{Expression, MetaKey, Operator, Verdict};

@@ -36,6 +36,37 @@ fn foreign_rules_are_listed() {
     });
 }
 
+/// Of every family and table, with what becomes of packets that no rule decides.
+#[test]
+fn base_chains_of_all_tables() {
+    in_namespace(|| {
+        feed(
+            "nft",
+            &["-f", "-"],
+            "add table inet a
+             add chain inet a plain
+             add chain inet a gate { type filter hook forward priority 0; policy drop; }
+             add table ip b
+             add chain ip b gate { type filter hook forward priority 10; policy accept; }
+             add chain ip b door { type filter hook input priority 10; policy drop; }
+             add table ip6 c
+             add chain ip6 c gate { type filter hook forward priority 10; }
+             add rule ip6 c gate drop comment \"whose\"",
+        );
+        let mut nft = Nft::default();
+        let chains = nft.base_chains().unwrap();
+        let forward = |ipv4| {
+            let chains = chains.iter().filter(|chain| chain.sees_forwarded(ipv4));
+            chains.map(|chain| (chain.to_string(), chain.drops)).collect::<Vec<_>>()
+        };
+        assert_eq!(forward(true), [("inet a gate".to_owned(), true), ("ip b gate".to_owned(), false)]);
+        assert_eq!(forward(false), [("inet a gate".to_owned(), true), ("ip6 c gate".to_owned(), false)]);
+        assert_eq!(chains.len(), 4);
+        let rules = nft.all_rules().unwrap();
+        assert_eq!(rules.iter().map(|rule| rule.comment()).collect::<Vec<_>>(), [Some(b"whose".as_slice())]);
+    });
+}
+
 #[test]
 fn absent_chains() {
     in_namespace(|| {

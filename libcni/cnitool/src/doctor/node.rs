@@ -1,0 +1,149 @@
+//! The node as the probes see it: its way out, what it forwards, what there is before the first pod; and how it gets
+//! back to that.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use hostnet::link::{self, Link};
+use hostnet::route::{self, Filter, Route};
+use hostnet::{Netlink, Result, addr, forwarding, sysctl};
+use libcni::types::Cidr;
+
+/// How long somebody else may take to join the bridge that is to be taken away.
+const LOCK_WITHIN: Duration = Duration::from_secs(5);
+/// What is switched for all links by forwarding, for the bridge by the first pod, and by the first host port.
+const SWITCHED: [&str; 4] =
+    ["ipv4/conf/*/forwarding", "ipv6/conf/*/forwarding", "ipv6/conf/*/accept_ra", "ipv4/conf/*/route_localnet"];
+/// `RTPROT_RA` of linux/rtnetlink.h: learned from a router advertisement.
+const FROM_ADVERTISEMENT: u8 = 9;
+/// `RT_SCOPE_UNIVERSE`.
+const UNIVERSE: u8 = 0;
+
+/// How packets of one IP version leave the node.
+#[derive(Clone, Debug)]
+pub struct Way {
+    pub link: Link,
+    /// The node's address on the link.
+    pub address: Option<IpAddr>,
+    /// The next hop; none on a link without neighbours.
+    pub gateway: Option<IpAddr>,
+    /// The route is a router advertisement's, and goes when the node begins to forward.
+    pub is_advertised: bool,
+}
+
+impl Way {
+    /// The default route with the lowest metric; `None` where there is no default route.
+    pub fn get(nl: &mut Netlink, ipv4: bool) -> Result<Option<Self>> {
+        let filter = Filter { dst: Some(everything(ipv4)), table: Some(route::TABLE_MAIN), ..Filter::default() };
+        let mut routes = route::list(nl, &filter)?;
+        routes.sort_by_key(|route| route.priority.unwrap_or_default());
+        let Some(route) = routes.into_iter().find(|route| route.oif.is_some()) else { return Ok(None) };
+        let Some(link) = route.oif.map(|index| link::get_by_index(nl, index)).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        let addresses = addr::list(nl, link.index)?;
+        let own = addresses.iter().filter(|address| address.scope == UNIVERSE && address.cidr.is_ipv4() == ipv4);
+        let address = route.src.or_else(|| own.map(|address| address.cidr.addr()).next());
+        let is_advertised = route.protocol == Some(FROM_ADVERTISEMENT);
+        Ok(Some(Self { link, address, gateway: route.gw, is_advertised }))
+    }
+}
+
+/// `0.0.0.0/0` or `::/0`.
+fn everything(ipv4: bool) -> Cidr {
+    let unspecified: IpAddr = if ipv4 { [0; 4].into() } else { [0_u16; 8].into() };
+    Cidr::default_of(unspecified)
+}
+
+/// A route in words.
+pub fn words(route: &Route, dev: &str) -> String {
+    match route.gw {
+        Some(gateway) => format!("route {} via {gateway} dev {dev}", route.dst),
+        None => format!("route {} dev {dev}", route.dst),
+    }
+}
+
+/// What there was before the first pod.
+#[derive(Debug)]
+pub struct Before {
+    pub links: Vec<Link>,
+    /// In the order in which they are to be written: those of all links change each link's.
+    sysctls: Vec<(String, String)>,
+    /// Whether the node forwarded IPv4, IPv6.
+    pub forwarding: [bool; 2],
+}
+
+impl Before {
+    pub fn look(nl: &mut Netlink) -> Result<Self> {
+        let links = link::list(nl)?;
+        let mut sysctls = Vec::new();
+        let names = ["all", "default"].into_iter().chain(links.iter().map(|link| link.name.as_str()));
+        let of_link = |name| SWITCHED.map(|key| format!("net/{}", key.replace('*', name)));
+        let keys = names.flat_map(of_link);
+        // To switch IPv4 forwarding switches this as well.
+        for key in keys.chain(["net/ipv4/conf/all/accept_redirects".to_owned()]) {
+            if let Some(value) = sysctl::get(nl, &key)? {
+                sysctls.push((key, value));
+            }
+        }
+        let forwarding = [forwarding::get(nl, true)?, forwarding::get(nl, false)?];
+        Ok(Self { links, sysctls, forwarding })
+    }
+
+    /// Whether there was a link of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.links.iter().any(|link| link.name == name)
+    }
+
+    /// The names of the links that have come since.
+    pub fn new_links(&self, nl: &mut Netlink) -> Result<Vec<String>> {
+        let links = link::list(nl)?.into_iter().filter(|link| self.links.iter().all(|old| old.index != link.index));
+        Ok(links.map(|link| link.name).collect())
+    }
+
+    /// Sets back what the first pod of a node switches on. Not while there are links that were not there: they may be
+    /// pods of others, who need it by now.
+    pub fn restore_sysctls(&self, nl: &mut Netlink) -> Result<Vec<String>> {
+        if !self.new_links(nl)?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut restored = Vec::new();
+        for (key, value) in &self.sysctls {
+            if sysctl::get(nl, key)?.is_some_and(|now| now != *value) {
+                sysctl::set(nl, key, value)?;
+                restored.push(format!("{key} = {value}"));
+            }
+        }
+        Ok(restored)
+    }
+}
+
+/// Takes a bridge away that nobody has joined, with the gateway's interface in a VLAN of its own. Whether it is gone.
+///
+/// While it is at work no pod joins: the bridge plugin holds the same lock on the network namespace, shared.
+pub fn remove_unused_bridge(nl: &mut Netlink, name: &str, gateway_link: Option<&str>) -> Result<bool> {
+    let namespace = "/proc/thread-self/ns/net";
+    let doing = || format!("lock {namespace}");
+    let file = File::open(namespace).map_err(|error| hostnet::Error::io(doing(), &error))?;
+    let end = Instant::now() + LOCK_WITHIN;
+    while file.try_lock().is_err() {
+        if Instant::now() > end {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let Some(bridge) = link::get(nl, name)? else { return Ok(true) };
+    let gateway = gateway_link.filter(|link| *link != name).map(|link| link::get(nl, link)).transpose()?.flatten();
+    let of_gateway = gateway.as_ref().and_then(|link| link.parent);
+    let joined =
+        link::list(nl)?.into_iter().any(|port| port.master == Some(bridge.index) && Some(port.index) != of_gateway);
+    if joined || !bridge.is_kind("bridge") {
+        return Ok(false);
+    }
+    if let Some(gateway) = gateway {
+        link::remove_by_index(nl, gateway.index)?;
+    }
+    link::remove_by_index(nl, bridge.index)?;
+    Ok(true)
+}

@@ -1,0 +1,123 @@
+//! Notes about temporary pods, written before each is added and removed when it is gone: what a doctor that was killed
+//! left is found by the next one. In /run, because a reboot takes pods and bridges with it.
+//!
+//! The directory is also the lock: there is one doctor on a node, or each would take the other's pods for leftovers and
+//! its links for a change.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use libcni::types::json::{self, Object};
+use libcni::{Code, Error};
+use serde_json::{Value, json};
+
+/// Where the notes are.
+const DIRECTORY: &str = "/run/podwire-doctor";
+
+/// A temporary pod, and what its network makes with its first pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    pub container: String,
+    pub network: String,
+    /// The bridge, and the interface with the gateway's address, if they were not there before.
+    pub bridge: Option<String>,
+    pub gateway_link: Option<String>,
+    /// Whether the node forwarded IPv4, IPv6.
+    pub forwarding: [bool; 2],
+    /// The configuration, for when its file is gone.
+    pub config: String,
+}
+
+/// The notes of this node, held by us alone.
+pub struct Records {
+    directory: File,
+}
+
+fn failed(what: &str, error: &io::Error) -> Error {
+    Error::new(Code::IO_FAILURE, format!("failed to {what} {DIRECTORY}: {error}"))
+}
+
+impl Records {
+    /// Takes the notes; made where there are none.
+    ///
+    /// # Errors
+    /// Another doctor is at work.
+    pub fn take() -> Result<Self, Error> {
+        loop {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(DIRECTORY);
+            made.map_err(|error| failed("create", &error))?;
+            let directory = File::open(DIRECTORY).map_err(|error| failed("open", &error))?;
+            if directory.try_lock().is_err() {
+                let busy = Error::new(Code::TRY_AGAIN_LATER, "another cnitool doctor is at work on this node");
+                return Err(busy.with_details(format!("it holds {DIRECTORY}")));
+            }
+            // Its last owner may have removed it in between: then what we hold is nowhere.
+            let (ours, there) = (directory.metadata(), fs::metadata(DIRECTORY));
+            if let (Ok(ours), Ok(there)) = (ours, there)
+                && ours.ino() == there.ino()
+            {
+                return Ok(Self { directory });
+            }
+        }
+    }
+
+    /// Notes a pod.
+    pub fn add(&self, record: &Record) -> Result<(), Error> {
+        let text = json!({
+            "network": record.network, "bridge": record.bridge, "gatewayLink": record.gateway_link,
+            "forwarding": record.forwarding, "config": record.config,
+        });
+        let mut file = fs::OpenOptions::new();
+        let file = file.write(true).create(true).truncate(true).mode(0o600).open(path(&record.container));
+        let written = file.and_then(|mut file| io::Write::write_all(&mut file, text.to_string().as_bytes()));
+        written.map_err(|error| failed("write to", &error))
+    }
+
+    /// Forgets a pod.
+    pub fn remove(&self, container: &str) {
+        let _ = fs::remove_file(path(container));
+    }
+
+    /// The pods that are noted. Of a note that was not written to its end, nothing was made.
+    pub fn list(&self) -> Result<Vec<Record>, Error> {
+        let entries = fs::read_dir(DIRECTORY).map_err(|error| failed("read", &error))?;
+        let mut records = Vec::new();
+        for entry in entries.flatten() {
+            let container = entry.file_name().to_string_lossy().into_owned();
+            match fs::read(entry.path()).ok().and_then(|text| read(container.clone(), &text)) {
+                Some(record) => records.push(record),
+                None => self.remove(&container),
+            }
+        }
+        records.sort_by(|left, right| left.container.cmp(&right.container));
+        Ok(records)
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        // Not if there are notes in it. Whoever opened it meanwhile sees that it is gone.
+        let _ = fs::remove_dir(DIRECTORY);
+        let _ = self.directory.unlock();
+    }
+}
+
+fn path(container: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(container)
+}
+
+fn read(container: String, text: &[u8]) -> Option<Record> {
+    let Value::Object(object) = json::parse(text).ok()? else { return None };
+    let text = |object: &Object, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+    let forwarding: Vec<bool> = object.get("forwarding")?.as_array()?.iter().filter_map(Value::as_bool).collect();
+    Some(Record {
+        container,
+        network: text(&object, "network")?,
+        bridge: text(&object, "bridge"),
+        gateway_link: text(&object, "gatewayLink"),
+        forwarding: forwarding.try_into().ok()?,
+        config: text(&object, "config")?,
+    })
+}
