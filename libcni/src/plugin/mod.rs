@@ -62,6 +62,7 @@
 //! }
 //! ```
 
+mod asker;
 mod dispatch;
 mod env;
 mod request;
@@ -71,6 +72,7 @@ mod tests;
 
 use serde::de::DeserializeOwned;
 
+pub use asker::ensure_asked;
 pub use dispatch::{dispatch, run};
 pub use env::{Command, Environment};
 pub use request::{Attachment, Network, Request};
