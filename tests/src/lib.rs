@@ -35,13 +35,14 @@ mod cgroup;
 pub mod cluster;
 pub mod dbus;
 pub mod echo;
+#[cfg(target_arch = "x86_64")]
+pub mod faults;
 pub mod findings;
 pub mod firewalld;
 pub mod frame;
 pub mod host;
 pub mod image;
 pub mod internet;
-mod killed;
 pub mod kube_proxy;
 pub mod namespace;
 pub mod plugin;

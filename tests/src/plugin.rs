@@ -14,8 +14,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::bins;
+#[cfg(target_arch = "x86_64")]
+use crate::faults::{self, Fault, Place, Run, Step};
 use crate::host::Host;
-use crate::killed;
 use crate::namespace::PATH;
 use crate::pod::Pod;
 
@@ -85,13 +86,28 @@ impl<'a> Plugin<'a> {
         &self.program
     }
 
-    /// ADD or DEL, killed at its `call`th system call after it began to read its configuration. False: it was over
-    /// before, with success.
-    pub fn killed_at(&self, call: usize, verb: &str, conf: impl Display, pod: &Pod, ifname: &str) -> bool {
+    /// ADD or DEL, killed with all it has started before its `number`th call that changes something, from 0. False: it was
+    /// over before.
+    #[cfg(target_arch = "x86_64")]
+    pub fn killed_at(&self, number: usize, verb: &str, conf: impl Display, pod: &Pod, ifname: &str) -> bool {
+        let place = Place { counts: Step::changes, number };
+        self.with_fault(verb, conf, (pod, ifname), place, Fault::KillAll).struck.is_some()
+    }
+
+    /// A verb in which something goes wrong.
+    #[cfg(target_arch = "x86_64")]
+    pub fn with_fault(
+        &self,
+        verb: &str,
+        conf: impl Display,
+        (pod, ifname): (&Pod, &str),
+        place: Place,
+        fault: Fault<'_>,
+    ) -> Run {
         let (id, netns) = (pod.id(), pod.path().display().to_string());
         let command = self.command(verb, &[("CNI_CONTAINERID", &id), ("CNI_NETNS", &netns), ("CNI_IFNAME", ifname)]);
         let conf = conf.to_string();
-        self.host.enter(|| killed::at_call(call, command, &conf))
+        self.host.enter(|| faults::run(command, &conf, place, fault))
     }
 
     fn attachment(&self, command: &str, conf: &dyn Display, pod: &Pod, ifname: &str) -> Outcome {

@@ -3,7 +3,8 @@
 //! It makes no kernel object. ADD reserves one address of every range set, by a file
 //! `<dataDir>/<network>/<address>` that names the container and its interface; DEL removes the files of that
 //! pair. Everything is done under one lock, which is the reference's: both suites may work on the same
-//! directory at the same time, and each understands what the other left.
+//! directory at the same time, and each understands what the other left. Nothing is changed for a caller that is gone: when
+//! bridge is killed while host-local waits for the lock, the DEL that follows may have been under it first.
 //!
 //! - [`conf`]: the keys and the rules between them.
 //! - [`range`]: the arithmetic of ranges.
@@ -27,7 +28,7 @@ pub mod resting;
 pub mod stamp;
 pub mod store;
 
-use libcni::plugin::{Network, Plugin, Request};
+use libcni::plugin::{Network, Plugin, Request, ensure_asked};
 use libcni::{Code, Error, Success};
 
 pub use conf::HostLocalConf;
@@ -47,13 +48,17 @@ impl Plugin for HostLocal {
         conf.refuse_second_of_family(req.version())?;
         let dns = conf.resolv_conf.as_deref().map(resolv_conf::read).transpose()?.unwrap_or_default();
         let mut store = Store::open(&conf.directory(req.name()), lock::WAIT)?.with_cooldown(conf.cooldown);
+        ensure_asked()?;
         let ips = allocate::all(&mut store, conf, &owner(req))?;
         Ok(Success { ips, routes: conf.routes.clone(), dns, ..Success::default() })
     }
 
     fn del(&self, req: &Request<HostLocalConf>) -> Result<(), Error> {
         match Store::open_existing(&req.conf().directory(req.name()), lock::WAIT)? {
-            Some(store) => store.with_cooldown(req.conf().cooldown).release_owner(&owner(req)),
+            Some(store) => {
+                ensure_asked()?;
+                store.with_cooldown(req.conf().cooldown).release_owner(&owner(req))
+            }
             None => Ok(()),
         }
     }
@@ -78,7 +83,10 @@ impl Plugin for HostLocal {
     fn gc(&self, network: &Network<HostLocalConf>) -> Result<(), Error> {
         let Some(valid) = network.valid_attachments() else { return Ok(()) };
         match Store::open_existing(&network.conf().directory(network.name()), lock::WAIT)? {
-            Some(store) => store.with_cooldown(network.conf().cooldown).release_all_but(valid),
+            Some(store) => {
+                ensure_asked()?;
+                store.with_cooldown(network.conf().cooldown).release_all_but(valid)
+            }
             None => Ok(()),
         }
     }

@@ -259,15 +259,19 @@ impl Store {
                 .and_then(|taken| self.link_first(&draft, candidates.filter(|candidate| !taken.contains(candidate))));
         }
         let removed = remove_if_there(&draft).map_err(StoreError::io("remove", &draft));
-        let reserved = outcome?;
-        if let Some(addr) = reserved {
+        if let Ok(Some(addr)) = outcome {
             self.update(|owners, dir| owners.insert(dir, owner.key(), addr));
-            if let Err(error) = removed {
+            if removed.is_err() {
                 let _ = self.release(addr, owner.key());
-                return Err(error);
             }
         }
-        Ok(reserved)
+        if removed.is_err() {
+            // Once more; else the next call removes it, as the directory is not sealed then.
+            let _ = remove_if_there(&draft);
+            self.owners = None;
+        }
+        let reserved = outcome?;
+        removed.map(|()| reserved)
     }
 
     fn write_draft(&mut self, content: &str) -> Result<PathBuf, StoreError> {

@@ -59,8 +59,12 @@ impl Invocation<'_> {
         // As good as never, where the deadline is longer than the clock goes.
         let until = started.checked_add(self.deadline).unwrap_or(started + FOREVER);
         let child = self.spawn(until).map_err(|error| {
-            let reason = format!("exec {}: {error}", self.program.display());
-            fail(diagnose(b"", b"", &reason), b"", None)
+            // It said nothing because it never ran: that is our error and not the plugin's.
+            fail(
+                Error::internal(format!("failed to start plugin: exec {}: {error}", self.program.display())),
+                b"",
+                None,
+            )
         })?;
         let mut running = Running::new(child, self.stdin);
         let ended = running.end(until);

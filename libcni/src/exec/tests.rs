@@ -88,7 +88,8 @@ fn an_error_says_who_and_what_the_plugin_wrote() {
 fn what_cannot_be_started() {
     let plugins = Plugins::new();
     let error = invoke(&plugins, b"", Duration::from_secs(5)).unwrap_err();
-    assert!(error.error().msg().starts_with("netplugin failed with no error message: exec /"), "{error}");
+    assert!(error.error().msg().starts_with("failed to start plugin: exec /"), "{error}");
+    assert_eq!(error.error().code(), Code::INTERNAL);
     assert!(error.error().msg().contains("No such file"), "{error}");
     std::fs::write(plugins.dir().join("fake"), "not a program").unwrap();
     assert!(invoke(&plugins, b"", Duration::from_secs(5)).unwrap_err().error().msg().contains("Permission denied"));

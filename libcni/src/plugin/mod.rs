@@ -62,6 +62,7 @@
 //! }
 //! ```
 
+mod asker;
 mod dispatch;
 pub mod dry_run;
 mod env;
@@ -73,6 +74,7 @@ mod tests;
 
 use serde::de::DeserializeOwned;
 
+pub use asker::ensure_asked;
 pub use dispatch::{dispatch, run};
 pub use env::{Command, Environment};
 pub use request::{Attachment, Network, Request};

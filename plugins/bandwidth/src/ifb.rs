@@ -7,7 +7,7 @@
 use hostnet::ifb::{self, KIND, PREFIX, names};
 use hostnet::link::{self, Link};
 use hostnet::tc::{ingress, redirect};
-use hostnet::{Netlink, Owner, Undo};
+use hostnet::{Netlink, Owner, Undo, mark};
 use libcni::plugin::{Attachment, Request};
 use libcni::types::{Interface, NetworkName};
 use libcni::{Error, Success};
@@ -106,22 +106,27 @@ fn list_removable(host: &mut Netlink, owner: &Owner, end: Option<&Link>) -> Resu
 pub fn remove_all_but(network: &NetworkName, valid: &[Attachment]) -> Result<(), Error> {
     let _step = libcni::log::step("ifb");
     let mut host = Netlink::open()?;
-    let keep: Vec<String> = valid.iter().filter_map(|attachment| alias(network, attachment)).collect();
+    let keep: Vec<Owner> = valid.iter().filter_map(|attachment| owner(network, attachment)).collect();
     let of_network = format!("{network} ");
     let is_left = |link: &&Link| {
+        if !link.is_kind(KIND) || !link.name.starts_with(PREFIX) {
+            return false;
+        }
+        if mark::is_unfinished(link, network) {
+            return !keep.iter().any(|owner| names(owner).contains(&link.name));
+        }
         let alias = link.alias.as_deref().unwrap_or_default();
-        let of_ours = link.is_kind(KIND) && link.name.starts_with(PREFIX) && alias.starts_with(&of_network);
-        of_ours && !keep.iter().any(|valid| valid == alias)
+        alias.starts_with(&of_network) && !keep.iter().any(|owner| owner.alias() == alias)
     };
     let links = link::list(&mut host)?;
     let outcomes = links.iter().filter(is_left).map(|link| link::remove_by_index(&mut host, link.index));
     Error::join(outcomes.filter_map(|outcome| outcome.err().map(Error::from)).collect())
 }
 
-/// The alias of an attachment. One with names that cannot be has none, and keeps nothing.
-fn alias(network: &NetworkName, attachment: &Attachment) -> Option<String> {
+/// The owner that an attachment is. One with names that cannot be is none, and keeps nothing.
+fn owner(network: &NetworkName, attachment: &Attachment) -> Option<Owner> {
     let (container, ifname) = (attachment.container_id.parse().ok()?, attachment.ifname.parse().ok()?);
-    Some(Owner { network: network.clone(), container, ifname }.alias())
+    Some(Owner { network: network.clone(), container, ifname })
 }
 
 fn find(host: &mut Netlink, owner: &Owner, end: &Link) -> Result<Option<Link>, Error> {
@@ -141,7 +146,7 @@ fn find(host: &mut Netlink, owner: &Owner, end: &Link) -> Result<Option<Link>, E
 fn create(host: &mut Netlink, owner: &Owner, mtu: u32, undo: &mut Undo<'_>) -> Result<Link, Error> {
     let mut taken = None;
     for name in names(owner) {
-        match ifb::create(host, &name, mtu) {
+        match ifb::create(host, &name, mtu, Some(&owner.network)) {
             Ok(ifb) => {
                 let index = ifb.index;
                 undo.push("remove the ifb", move || link::remove_by_index(&mut Netlink::open()?, index).map(drop));

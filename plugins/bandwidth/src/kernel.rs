@@ -19,7 +19,7 @@ pub fn try_out(nl: &mut Netlink) -> Result<()> {
 }
 
 fn try_with(nl: &mut Netlink, undo: &mut Undo<'_>) -> Result<()> {
-    let ifb = ifb::create(nl, ifb::PREFIX, 1500)?;
+    let ifb = ifb::create(nl, ifb::PREFIX, 1500, None)?;
     tbf::ensure(nl, ifb.index, &ANY, undo)?;
     ingress::ensure(nl, ifb.index, undo)?;
     redirect::ensure(nl, ifb.index, ifb.index, undo)

@@ -76,6 +76,7 @@ fn create(host: &mut Netlink, conf: &Conf, bridge: &Link, name: &str) -> Result<
         mac: None,
         mtu: Some(bridge.mtu),
         master: Some(bridge.index),
+        network: None,
     };
     veth::create(host, &mut here, &wanted).map(|pair| pair.pod)
 }

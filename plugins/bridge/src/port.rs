@@ -35,6 +35,7 @@ pub fn attach(
         mac: conf.mac,
         mtu: conf.mtu,
         master: Some(bridge.index),
+        network: Some(&owner.network),
     };
     let veth = veth::create(host, pod, &wanted)?;
     veth::undo_create(&veth, undo);

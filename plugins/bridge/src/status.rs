@@ -40,6 +40,7 @@ fn try_out(network: &Network<Conf>, nl: &mut Netlink, owner: &Owner) -> Result<(
         mac: conf.mac,
         mtu: conf.mtu,
         master: Some(bridge.index),
+        network: Some(&owner.network),
     };
     let veth = veth::create(nl, &mut Netlink::open()?, &pair)?;
     port::set_vlans(nl, conf, veth.host.index, conf.trunk.as_deref().unwrap_or_default())?;

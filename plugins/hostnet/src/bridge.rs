@@ -71,7 +71,16 @@ pub fn ensure(nl: &mut Netlink, conf: &BridgeConf<'_>) -> Result<(Link, bool)> {
     let created = present.is_none() && create(nl, conf)?;
     let mut bridge = match present {
         Some(bridge) => bridge,
-        None => link::get(nl, conf.name)?.ok_or_else(|| Error::os(doing(), libc::ENODEV))?,
+        None => match link::get(nl, conf.name) {
+            Ok(Some(bridge)) => bridge,
+            other => {
+                // Nobody knows yet that we made it.
+                if created {
+                    link::remove(nl, conf.name)?;
+                }
+                return Err(other.err().unwrap_or_else(|| Error::os(doing(), libc::ENODEV)));
+            }
+        },
     };
     if !bridge.is_kind("bridge") {
         return Err(Error::other(doing(), format!("{:?} already exists but is not a bridge", conf.name)));

@@ -1,6 +1,7 @@
 //! Intermediate functional blocks: links that packets are sent through only to wait there. A queue works on what leaves
 //! a link; what comes in from a pod is sent out of an ifb, queues there, and goes on where it came in.
 
+use libcni::types::NetworkName;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
@@ -8,6 +9,7 @@ use sha2::{Digest, Sha512};
 
 use crate::error::{Error, Result};
 use crate::link::{self, Link};
+use crate::mark;
 use crate::netlink::Netlink;
 use crate::owner::Owner;
 
@@ -27,11 +29,11 @@ pub fn names(owner: &Owner) -> [String; 2] {
     })
 }
 
-/// Creates an ifb, and sets it up.
+/// Creates an ifb, and sets it up. `network` is that of the attachment it is for ([`mark`]).
 ///
 /// # Errors
 /// The name is taken ([`Error::is_exists`]); the kernel has no ifb, or refuses the MTU.
-pub fn create(nl: &mut Netlink, name: &str, mtu: u32) -> Result<Link> {
+pub fn create(nl: &mut Netlink, name: &str, mtu: u32, network: Option<&NetworkName>) -> Result<Link> {
     let mut request = LinkMessage::default();
     request.header.flags = LinkFlags::Up;
     request.header.change_mask = LinkFlags::Up;
@@ -40,10 +42,19 @@ pub fn create(nl: &mut Netlink, name: &str, mtu: u32) -> Result<Link> {
         LinkAttribute::Mtu(mtu),
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]),
     ];
+    let mark = network.map(|network| mark::address(network, name));
+    request.attributes.extend(mark.map(|mac| LinkAttribute::Address(mac.bytes().to_vec())));
     let doing = || format!("create ifb {name} of mtu {mtu}");
     let result = nl.socket.request(RouteNetlinkMessage::NewLink(request), NLM_F_CREATE | NLM_F_EXCL);
     result.map_err(|failure| failure.doing(doing()))?;
-    link::get(nl, name)?.ok_or_else(|| Error::os(doing(), libc::ENODEV))
+    match link::get(nl, name) {
+        Ok(Some(ifb)) => Ok(ifb),
+        other => {
+            // Nobody else knows of it yet: it cannot stay.
+            link::remove(nl, name)?;
+            Err(other.err().unwrap_or_else(|| Error::os(doing(), libc::ENODEV)))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod ipam;
 pub mod iptables;
 pub mod link;
 pub mod lock;
+pub mod mark;
 pub mod masquerade;
 pub mod neighbour;
 pub mod netlink;

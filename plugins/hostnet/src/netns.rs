@@ -134,8 +134,10 @@ impl Netns {
     }
 }
 
+/// A namespace looks like an empty file, too: one that cannot be opened for another reason is not gone.
 fn is_mount_point_only(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0)
+    let is_empty_file = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0);
+    is_empty_file && statfs(path).is_ok_and(|on| on.filesystem_type() != NSFS_MAGIC)
 }
 
 /// The way back, taken on drop so that a panic takes it too.

@@ -46,6 +46,11 @@ impl Valid {
         &self.network
     }
 
+    /// The attachments that stay.
+    pub fn owners(&self) -> impl Iterator<Item = &Owner> {
+        self.owners.iter()
+    }
+
     /// Whether an attachment is of this network, and not valid.
     pub fn is_stale(&self, owner: &Owner) -> bool {
         owner.network == self.network && !self.owners.contains(owner)

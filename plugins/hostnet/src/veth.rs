@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use libcni::types::Mac;
+use libcni::types::{Mac, NetworkName};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha512};
 
 use crate::error::{Error, Result};
 use crate::link::{self, Link};
+use crate::mark;
 use crate::netlink::Netlink;
 use crate::owner::Owner;
 use crate::sysctl;
@@ -34,6 +35,8 @@ pub struct VethConf<'a, I> {
     pub mtu: Option<u32>,
     /// The index of the bridge that the host's end becomes a port of.
     pub master: Option<u32>,
+    /// The network of the attachment that it is for, if it is for one ([`mark`]).
+    pub network: Option<&'a NetworkName>,
 }
 
 /// A pair, both ends down.
@@ -132,7 +135,8 @@ fn remove_host_end(owner: &Owner) -> Result<()> {
     let mut host = Netlink::open()?;
     for name in host_names(owner) {
         let found = link::get(&mut host, &name)?;
-        if found.is_some_and(|end| end.is_kind("veth") && end.alias == Some(owner.alias())) {
+        let is_ours = |end: &Link| end.alias == Some(owner.alias()) || mark::is_unfinished(end, &owner.network);
+        if found.is_some_and(|end| end.is_kind("veth") && is_ours(&end)) {
             link::remove(&mut host, &name)?;
         }
     }
@@ -158,6 +162,9 @@ pub fn remove_all_but(valid: &Valid) -> Result<()> {
 }
 
 fn is_stale(link: &Link, valid: &Valid) -> bool {
+    if link.is_kind("veth") && mark::is_unfinished(link, valid.network()) {
+        return !valid.owners().any(|owner| host_names(owner).any(|name| name == link.name));
+    }
     owner_of(link).is_some_and(|owner| valid.is_stale(&owner))
 }
 
@@ -176,6 +183,8 @@ fn message<I>(pod: &Netlink, conf: &VethConf<'_, I>, host_name: &str) -> LinkMes
 
     let mut host = LinkMessage::default();
     host.attributes.push(LinkAttribute::IfName(host_name.to_owned()));
+    let mark = conf.network.map(|network| mark::address(network, host_name));
+    host.attributes.extend(mark.map(|mac| LinkAttribute::Address(mac.bytes().to_vec())));
     host.attributes.extend(conf.mtu.map(LinkAttribute::Mtu));
     host.attributes.extend(conf.master.map(LinkAttribute::Controller));
     host.attributes.push(LinkAttribute::LinkInfo(vec![

@@ -32,7 +32,7 @@ pub fn try_out(nl: &mut Netlink, conf: &Conf, owner: &Owner) -> Result<(), Error
 
 fn wanted<'a>(conf: &Conf, owner: &'a Owner) -> VethConf<'a, impl Iterator<Item = String> + Clone + use<'a>> {
     let (pod_name, host_names) = (owner.ifname.as_str(), veth::host_names(owner));
-    VethConf { pod_name, host_names, mac: None, mtu: conf.mtu, master: None }
+    VethConf { pod_name, host_names, mac: None, mtu: conf.mtu, master: None, network: Some(&owner.network) }
 }
 
 /// The interfaces of the result, in the reference's order: host's end, pod's end.

@@ -101,7 +101,8 @@ impl Backup {
     /// # Errors
     /// The kernel's refusal.
     pub fn remove(&self) -> Result<(), Error> {
-        for path in [&with_ending(&self.of_network), &self.of_network, &self.path] {
+        // The name that says whose it is goes last: a DEL killed in between left GC a file of no network.
+        for path in [&with_ending(&self.of_network), &self.path, &self.of_network] {
             remove_file(path).map_err(|error| failed("remove", path, &error))?;
         }
         Ok(())

@@ -153,15 +153,15 @@ fn del_comes_without_an_add_and_ten_at_once() {
     check(&host, &bystander, &result, &pods[1]).success();
 }
 
-/// Killed after each of its system calls: what is there then, DEL takes away.
+/// Killed at each of its system calls that changes something: what is there then, DEL takes away.
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn what_a_killed_add_leaves_is_removed() {
     let host = Host::new();
     let pod = pod_with_veth(&host, "host0");
     let state = (host.state(), traffic_control(&host));
     let conf = conf(&pod, both());
-    let mut kills = 0;
-    for call in (0..).step_by(3) {
+    for call in 0.. {
         let killed = host.plugin("bandwidth").killed_at(call, "ADD", &conf, &pod, "eth0");
         host.plugin("bandwidth").del(&conf, &pod, "eth0").success();
         host.state().assert_same(&state.0);
@@ -170,11 +170,10 @@ fn what_a_killed_add_leaves_is_removed() {
         assert_eq!(left.trim(), state.1.trim(), "call {call}");
         drop(host.try_run("tc qdisc del dev host0 clsact"));
         if !killed {
+            assert!(call > 4, "only {call} calls: nothing was tested");
             break;
         }
-        kills += 1;
     }
-    assert!(kills > 10, "{kills}");
 }
 
 /// B9: a link of another kind that has the name. The reference deletes it.

@@ -435,6 +435,7 @@ fn sources_without_a_place_for_their_owners() {
 }
 
 /// A DEL after an ADD that was killed has no result.
+#[cfg(target_arch = "x86_64")]
 #[test]
 fn killed_anywhere_on_the_way_to_firewalld() {
     let host = Host::new();
@@ -442,11 +443,12 @@ fn killed_anywhere_on_the_way_to_firewalld() {
     let firewalld = StandIn::start(&bus);
     let pod = host.pod();
     let conf = conf(&dual(&pod), json!({}));
-    let mut call = 1;
+    let mut call = 0;
     while ours(&host).killed_at(call, "ADD", &conf, &pod, "eth0") {
         ours(&host).del(with(&conf, json!({"prevResult": null})), &pod, "eth0").success();
         assert!(firewalld.sources("trusted").is_empty(), "killed at call {call}");
-        call += 7;
+        call += 1;
     }
+    assert!(call > 4, "only {call} calls: nothing was tested");
     assert_eq!(firewalld.sources("trusted"), SOURCES);
 }

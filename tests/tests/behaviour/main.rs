@@ -31,8 +31,6 @@ mod bridge_failed_add;
 #[cfg(test)]
 mod bridge_gateway;
 #[cfg(test)]
-mod bridge_killed;
-#[cfg(test)]
 mod bridge_masquerade;
 #[cfg(test)]
 mod bridge_port;

@@ -23,7 +23,7 @@ const ACCEPT_RA: usize = 3;
 
 impl Link {
     /// `None` where the message is about something else.
-    pub(super) fn read(message: &Raw) -> Option<Self> {
+    pub(crate) fn read(message: &Raw) -> Option<Self> {
         let header: &[u8; HEADER] = message.payload.first_chunk().filter(|_| message.kind == libc::RTM_NEWLINK)?;
         let [_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..] = *header;
         let flags = u32::from_ne_bytes([f0, f1, f2, f3]);

@@ -9,7 +9,12 @@ use libcni::types::Cidr;
 
 fn pair(host: &mut Netlink, pod: &mut Netlink) -> Veth {
     let host_names = vec!["v".to_owned()];
-    veth::create(host, pod, &VethConf { pod_name: "eth0", host_names, mac: None, mtu: None, master: None }).unwrap()
+    veth::create(
+        host,
+        pod,
+        &VethConf { pod_name: "eth0", host_names, mac: None, mtu: None, master: None, network: None },
+    )
+    .unwrap()
 }
 
 fn cidr(text: &str) -> Cidr {

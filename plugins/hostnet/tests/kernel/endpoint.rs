@@ -14,7 +14,7 @@ use crate::lab::{json, run, with_pod};
 /// `eth0` in the pod, whose other end is up on the host.
 fn eth0(host: &mut Netlink, pod: &mut Netlink) {
     let host_names = vec!["v".to_owned()];
-    let conf = VethConf { pod_name: "eth0", host_names, mac: None, mtu: None, master: None };
+    let conf = VethConf { pod_name: "eth0", host_names, mac: None, mtu: None, master: None, network: None };
     let veth = veth::create(host, pod, &conf).unwrap();
     link::set_up(host, veth.host.index).unwrap();
 }

@@ -15,7 +15,7 @@ fn owner(container: &str) -> Owner {
 
 fn plain(names: &[&str]) -> VethConf<'static, Vec<String>> {
     let host_names = names.iter().map(|&name| name.to_owned()).collect();
-    VethConf { pod_name: "eth0", host_names, mac: None, mtu: None, master: None }
+    VethConf { pod_name: "eth0", host_names, mac: None, mtu: None, master: None, network: None }
 }
 
 const BR0: BridgeConf<'static> = BridgeConf { name: "br0", mtu: None, vlan_filtering: false };
@@ -31,6 +31,7 @@ fn a_pair_is_born_whole() {
             mac: Some(mac),
             mtu: Some(1400),
             master: Some(bridge.index),
+            network: None,
         };
         let pair = veth::create(host, pod, &conf).unwrap();
         let (host_end, pod_end) = (

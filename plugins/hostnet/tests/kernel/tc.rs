@@ -19,7 +19,7 @@ const TBF: Tbf = Tbf { rate: 1_000_000, limit: 125_000, bucket: Bucket::Ticks(1_
 
 /// An ifb that is up, and its index.
 fn link_to_shape(nl: &mut Netlink, name: &str) -> u32 {
-    ifb::create(nl, name, 1400).unwrap().index
+    ifb::create(nl, name, 1400, None).unwrap().index
 }
 
 fn qdiscs(nl: &Netlink, name: &str) -> Value {
@@ -229,10 +229,10 @@ fn others_filters_stay() {
 #[test]
 fn an_ifb_is_born_whole() {
     with_pod(|host, _| {
-        let made = ifb::create(host, "bwp0", 1400).unwrap();
+        let made = ifb::create(host, "bwp0", 1400, None).unwrap();
         let shown = &json(host, "ip -d -j link show bwp0")[0];
         assert_eq!((&shown["mtu"], &shown["linkinfo"]["info_kind"]), (&1400.into(), &"ifb".into()));
         assert!(shown["flags"].as_array().unwrap().contains(&"UP".into()) && made.up);
-        assert!(ifb::create(host, "bwp0", 1400).unwrap_err().is_exists());
+        assert!(ifb::create(host, "bwp0", 1400, None).unwrap_err().is_exists());
     });
 }
