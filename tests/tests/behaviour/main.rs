@@ -69,6 +69,8 @@ mod gc_interop;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod load;
+#[cfg(test)]
 mod loopback;
 #[cfg(test)]
 mod masquerade_examples;
