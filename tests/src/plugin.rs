@@ -29,12 +29,18 @@ pub struct Plugin<'a> {
     host: &'a Host,
     program: PathBuf,
     env: BTreeMap<String, Option<String>>,
+    limit: Duration,
 }
 
 impl<'a> Plugin<'a> {
     pub(crate) fn new(host: &'a Host, directory: &Path, name: &str) -> Self {
         let cni_path = Some(directory.display().to_string());
-        Self { host, program: directory.join(name), env: BTreeMap::from([("CNI_PATH".to_owned(), cni_path)]) }
+        Self {
+            host,
+            program: directory.join(name),
+            env: BTreeMap::from([("CNI_PATH".to_owned(), cni_path)]),
+            limit: DEADLINE,
+        }
     }
 
     /// Sets a variable, over what the call itself would set.
@@ -49,6 +55,12 @@ impl<'a> Plugin<'a> {
     pub fn without_env(mut self, key: &str) -> Self {
         self.env.insert(key.to_owned(), None);
         self
+    }
+
+    /// Kills the plugin, and it alone, when a call takes longer than this.
+    #[must_use]
+    pub fn killed_after(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     /// ADD. `conf` is JSON text or a [`Value`].
@@ -121,7 +133,7 @@ impl<'a> Plugin<'a> {
     }
 
     fn call(&self, verb: &str, conf: &dyn Display, variables: &[(&str, &str)]) -> Outcome {
-        run_in(self.host, self.command(verb, variables), &conf.to_string())
+        run_in(self.host, self.command(verb, variables), &conf.to_string(), self.limit)
     }
 
     fn command(&self, verb: &str, variables: &[(&str, &str)]) -> Command {
@@ -166,7 +178,7 @@ impl<'a> Cnitool<'a> {
         let mut command = Command::new(directory.join("cnitool"));
         command.args(arguments).env_clear().env("PATH", PATH);
         command.env("CNI_PATH", &directory).env("NETCONFPATH", &self.conf_dir).envs(&self.env);
-        run_in(self.host, command, "")
+        run_in(self.host, command, "", DEADLINE)
     }
 }
 
@@ -231,7 +243,7 @@ pub fn with_prev_result(conf: &Value, result: &Value) -> Value {
     conf
 }
 
-fn run_in(host: &Host, mut command: Command, input: &str) -> Outcome {
+fn run_in(host: &Host, mut command: Command, input: &str, limit: Duration) -> Outcome {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output: Output = host.enter(|| {
         let program = command.get_program().to_owned();
@@ -241,7 +253,7 @@ fn run_in(host: &Host, mut command: Command, input: &str) -> Outcome {
         let (done, waiting) = mpsc::channel::<()>();
         thread::scope(|scope| {
             scope.spawn(move || {
-                if waiting.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                if waiting.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
                     let _ = kill(id, Signal::SIGKILL);
                 }
             });

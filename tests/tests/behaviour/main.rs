@@ -83,6 +83,8 @@ mod gc_interop;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod load;
+#[cfg(test)]
 mod log;
 #[cfg(test)]
 mod log_journal;
