@@ -17,8 +17,12 @@ use serde_json::Value;
 use super::attachment::Attachment;
 use super::base64;
 use super::conflist::ConfList;
+use crate::regular_file;
 use crate::types::json::{self, Object};
 use crate::types::{Code, Error, NetworkName};
+
+/// Longest file that is read: a configuration and a result, each as long as a plugin may get or print, and more.
+const LENGTH_MAX: u64 = 64 << 20;
 
 const KIND: &str = "cniCacheV1";
 
@@ -94,7 +98,7 @@ impl Cache {
     /// Whether the file belongs to another attachment: `-` may be in every part of the name, so that (a-b, c) and
     /// (a, b-c) share one.
     fn is_anothers(&self, network: &NetworkName, attachment: &Attachment) -> bool {
-        let Ok(text) = fs::read(self.file(network, attachment)) else { return false };
+        let Ok(text) = read(&self.file(network, attachment)) else { return false };
         matches!(decode(&text), Ok(Content::Entry(entry)) if !entry.is_of(network, attachment))
     }
 
@@ -171,7 +175,7 @@ impl Cache {
 
     fn read(&self, network: &NetworkName, attachment: &Attachment) -> Result<Option<Content>, Error> {
         let path = self.file(network, attachment);
-        let Ok(text) = fs::read(&path) else { return Ok(None) };
+        let Ok(text) = read(&path) else { return Ok(None) };
         let content = decode(&text).map_err(|why| invalid(&path, &why))?;
         if matches!(&content, Content::Entry(entry) if !entry.is_of(network, attachment)) {
             return Ok(None);
@@ -203,12 +207,16 @@ impl Cache {
         }
         .map_err(cannot)?;
         files.sort();
-        let entry = |file: PathBuf| match decode(&fs::read(file).ok()?) {
+        let entry = |file: PathBuf| match decode(&read(&file).ok()?) {
             Ok(Content::Entry(entry)) => Some(*entry),
             _ => None,
         };
         Ok(files.into_iter().filter_map(entry).collect())
     }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    regular_file::read(path, LENGTH_MAX)
 }
 
 fn invalid(path: &Path, why: &str) -> Error {
