@@ -13,6 +13,7 @@ use netlink_packet_netfilter::nftables::{
 pub use netlink_packet_netfilter::nftables::{MetaKey, Operator};
 
 use super::ct::{self, CtKey};
+use super::message::attributes;
 use super::nat::Nat;
 use super::source_nat;
 
@@ -150,6 +151,7 @@ impl Expression {
             // Extensions of iptables. For each attribute the typed crate writes all the bytes out, in case there is an
             // error to report: of a comment of 256 bytes that is 0.4 ms.
             Some(_) if matches!(name, "match" | "target") => None,
+            Some(data) if !is_whole(name, data) => None,
             Some(data) => Expressions::parse_with_param(data, Some(name.to_owned())).ok().and_then(Self::read_data),
             // An expression without parameters may come without data.
             None => (name == "masq").then_some(Self::Masquerade),
@@ -185,6 +187,18 @@ impl Expression {
             _ => None,
         }
     }
+}
+
+/// Whether the attributes that hold a value hold one: the typed crate panics where such a nest is empty or cut.
+fn is_whole(name: &str, data: &[u8]) -> bool {
+    let holds_value: &[u16] = match name {
+        "immediate" => &[2],     // NFTA_IMMEDIATE_DATA
+        "cmp" => &[3],           // NFTA_CMP_DATA
+        "bitwise" => &[4, 5, 7], // NFTA_BITWISE_MASK, _XOR and _DATA
+        _ => &[],
+    };
+    let mut values = attributes(data).filter(|(kind, _)| holds_value.contains(kind));
+    values.all(|(_, value)| attributes(value).next().is_some())
 }
 
 fn find<T, U>(list: Vec<T>, wanted: impl FnMut(T) -> Option<U>) -> Option<U> {
