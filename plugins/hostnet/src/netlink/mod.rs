@@ -2,6 +2,8 @@
 
 mod failure;
 mod frame;
+#[cfg(feature = "replay")]
+mod replay;
 mod socket;
 mod wire;
 

@@ -55,6 +55,12 @@ pub struct Nft {
 }
 
 impl Nft {
+    /// Over a socket that replays what nf_tables once said.
+    #[cfg(feature = "replay")]
+    pub fn over(socket: Socket) -> Self {
+        Self { socket: Some(socket) }
+    }
+
     /// Whether this kernel has nf_tables (and lets us use it).
     pub fn is_usable() -> bool {
         Self::default().socket().is_ok_and(|socket| socket.get(Message::get_generation()).is_ok())
