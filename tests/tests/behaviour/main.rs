@@ -40,6 +40,8 @@ mod chained_examples;
 #[cfg(test)]
 mod conf_examples;
 #[cfg(test)]
+mod cves;
+#[cfg(test)]
 mod damage;
 #[cfg(test)]
 mod firewall;
@@ -63,6 +65,10 @@ mod firewall_refusal;
 mod gc;
 #[cfg(test)]
 mod gc_interop;
+#[cfg(test)]
+mod hostile_files;
+#[cfg(test)]
+mod hostile_size;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
