@@ -21,6 +21,12 @@ fn datagrams(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     datagrams
 }
 
+/// There are two lists, of IPv4 and of IPv6, so the recording is played twice.
+fn routes(nl: &mut Netlink, said: &[Vec<u8>]) -> hostnet::Result<Vec<route::Route>> {
+    nl.socket = Socket::replaying([said, said].concat());
+    route::list(nl, &route::Filter::default())
+}
+
 pub fn netlink(bytes: &[u8]) {
     thread_local! {
         static HOST: RefCell<Netlink> = RefCell::new(Netlink::replaying(Vec::new()).expect("/proc"));
@@ -41,7 +47,7 @@ pub fn netlink(bytes: &[u8]) {
         ask(&mut |nl| drop(bridge::vlans(nl, 3)));
         ask(&mut |nl| drop(addr::list(nl, 2)));
         ask(&mut |nl| drop(addr::list_of_others(nl, 0)));
-        ask(&mut |nl| drop(route::list(nl, &route::Filter::default())));
+        ask(&mut |nl| drop(routes(nl, &said)));
         ask(&mut |nl| drop(route::link_towards(nl, [10, 1, 0, 2].into())));
         ask(&mut |nl| drop(tc::root(nl, 3)));
         ask(&mut |nl| drop(tc::tbf::get(nl, 3)));
@@ -93,19 +99,20 @@ mod tests {
         }
         assert!(most(&|nl| count(link::list(nl))) >= 5);
         assert!(most(&|nl| count(addr::list_of_others(nl, 0))) >= 4);
-        assert!(most(&|nl| count(route::list(nl, &route::Filter::default()))) >= 4);
+        let read = |bytes: &Vec<u8>| count(routes(&mut Netlink::replaying(Vec::new()).unwrap(), &datagrams(bytes)));
+        assert!(recordings.iter().filter(|bytes| read(bytes) >= 2).count() >= 2);
         assert!(most(&|nl| usize::from(link::get(nl, "v0").is_ok_and(|link| link.is_some()))) == 1);
         let over = |recording: &Vec<u8>| Nft::over(Socket::replaying(datagrams(recording)));
         let masquerade = Table { family: Family::Inet, name: "cni_plugins_masquerade" };
         let rules = |recording| over(recording).rules(masquerade.chain("masq_checks")).unwrap_or_default();
         let all: Vec<_> = recordings.iter().flat_map(rules).collect();
-        assert!(all.len() == 2 && all[0].comment().is_some_and(|comment| comment.starts_with(b"bb82bb83e4c2720d-")));
-        assert!(all[0].expressions().contains(&nft::Expression::Masquerade), "{all:?}");
-        assert!(
-            recordings.iter().any(|recording| over(recording).elements(masquerade, "s").unwrap_or_default().len() == 4)
-        );
+        let is_ours = |comment: &[u8]| comment.starts_with(b"bb82bb83e4c2720d-");
+        assert!(all.iter().any(|rule| rule.comment().is_some_and(is_ours)), "{all:?}");
+        assert!(all.iter().any(|rule| rule.expressions().contains(&nft::Expression::Masquerade)), "{all:?}");
+        let elements = |recording| over(recording).elements(masquerade, "s").unwrap_or_default().len();
+        assert!(recordings.iter().any(|recording| elements(recording) >= 4));
         let filter = Filter { ipv4: true, protocol: Protocol::Udp, port: None, answers_from: None };
         let flows = |recording| Conntrack::over(Socket::replaying(datagrams(recording))).list(&filter);
-        assert!(recordings.iter().any(|recording| flows(recording).is_ok_and(|flows| flows.len() == 1)));
+        assert!(recordings.iter().any(|recording| flows(recording).is_ok_and(|flows| !flows.is_empty())));
     }
 }

@@ -4,6 +4,7 @@
 //! prints the number and the input, which is to be kept in `seeds/` under a name that says what was wrong.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use fuzz::{Mutator, seeds, target};
@@ -11,13 +12,13 @@ use fuzz::{Mutator, seeds, target};
 /// The longest that one input may take: whatever it says, it is at most 64 KiB.
 const LONGEST: Duration = Duration::from_secs(5);
 
-fn number(variable: &str, otherwise: f64) -> f64 {
+fn number<T: FromStr>(variable: &str, otherwise: T) -> T {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
 fn run(name: &str) {
     let target = target(name);
-    let seed = number("PODWIRE_FUZZ_SEED", 1.0) as u64;
+    let seed = number("PODWIRE_FUZZ_SEED", 1_u64);
     let until = Instant::now() + Duration::from_secs_f64(number("PODWIRE_FUZZ_SECONDS", 1.5));
     let mut mutator = Mutator::new(seeds(name), seed);
     let mut inputs = seeds(name).into_iter().chain(std::iter::from_fn(|| Some(mutator.next_input())));
@@ -37,7 +38,7 @@ fn run(name: &str) {
         assert!(start.elapsed() < LONGEST, "{name}: {:?} for {}", start.elapsed(), hex(&input));
         count += 1;
     }
-    println!("{name}: {count} inputs");
+    eprintln!("{name}: {count} inputs");
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -356,9 +356,8 @@ fn cve_2024_32473_a_pod_without_ipv6_is_as_the_reference_leaves_it() {
 #[test]
 fn a_plugin_that_is_a_link_is_run() {
     let directory = TempDir::new().unwrap();
-    for (name, to) in [("host-local", "host-local")] {
-        std::os::unix::fs::symlink(tests::bins::directory().join(to), directory.path().join(name)).unwrap();
-    }
+    let program = "host-local";
+    std::os::unix::fs::symlink(tests::bins::directory().join(program), directory.path().join(program)).unwrap();
     let host = Host::new();
     let pod = host.pod();
     let bridge = host.plugin("bridge").env("CNI_PATH", Path::new(directory.path()).display());
