@@ -18,6 +18,7 @@ pub mod regular_file;
 pub mod runtime;
 pub mod types;
 
+pub use plugin::log;
 pub use types::error::{Code, Error};
 pub use types::result::Success;
 pub use types::version::Version;

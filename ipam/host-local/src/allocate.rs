@@ -2,11 +2,14 @@
 //!
 //! The order of precedence in a set: an address that was asked for; an address that the owner holds already,
 //! so that an ADD that is repeated (after a crash, a reboot, a time-out) has the result of the first one; the
-//! next free address round robin, so that an address rests as long as possible before its next use.
+//! next free address round robin, so that an address rests as long as possible before its next use. Only when there is
+//! none: an address whose lease is of an earlier boot ([`crate::boot`]), then one that was freed a moment ago
+//! ([`crate::resting`]).
 //!
 //! All sets are served under one lock, and a failure gives back what this very call has reserved and nothing
 //! else. (The reference gives back all that the owner holds, and takes a running container's address away.)
 
+use std::iter;
 use std::net::IpAddr;
 
 use libcni::types::IpConfig;
@@ -22,6 +25,7 @@ use crate::store::Store;
 /// # Errors
 /// A set has none; nothing new is reserved then.
 pub fn all(store: &mut Store, conf: &HostLocalConf, owner: &Owner) -> Result<Vec<IpConfig>, Error> {
+    let _step = libcni::log::step("allocate");
     let requested = assign(&conf.requested, &conf.sets)?;
     let mut reserved = Vec::new();
     let mut ips = Vec::with_capacity(conf.sets.len());
@@ -46,7 +50,8 @@ pub fn all(store: &mut Store, conf: &HostLocalConf, owner: &Owner) -> Result<Vec
 /// It has none.
 pub fn check_free(store: &mut Store, index: usize, set: &RangeSet) -> Result<(), Error> {
     let last = store.last_reserved(index);
-    if store.get_free(set.candidates(last))?.is_some() { Ok(()) } else { Err(used_up(store, set)) }
+    let free = store.get_free(set.candidates(last))?.or_else(|| store.get_reclaimable(set.candidates(last)));
+    if free.is_some() { Ok(()) } else { Err(used_up(store, set)) }
 }
 
 /// The requested address of each set: the first that lies in it and is not given to an earlier set.
@@ -81,7 +86,10 @@ fn one(
         None => held.into_iter().next(),
     };
     let addr = match (again, requested) {
-        (Some(addr), _) => addr,
+        (Some(addr), _) => {
+            store.renew(addr)?;
+            addr
+        }
         (None, Some(addr)) => reserve_requested(store, set, addr, owner)?,
         (None, None) => reserve_next(store, index, set, owner)?,
     };
@@ -97,7 +105,10 @@ fn reserve_requested(store: &mut Store, set: &RangeSet, addr: IpAddr, owner: &Ow
     if set.is_gateway(addr) {
         return Err(Error::new(Code::INVALID_CONFIG, format!("requested ip {addr} is subnet's gateway")));
     }
-    if let Some(addr) = store.reserve(std::iter::once(addr), owner)? {
+    if let Some(addr) = store.reserve(iter::once(addr), owner)? {
+        return Ok(addr);
+    }
+    if let Some(addr) = reserve_reclaimed(store, iter::once(addr), owner)? {
         return Ok(addr);
     }
     let holder = store.holder(addr)?.unwrap_or_default();
@@ -108,11 +119,37 @@ fn reserve_requested(store: &mut Store, set: &RangeSet, addr: IpAddr, owner: &Ow
 fn reserve_next(store: &mut Store, index: usize, set: &RangeSet, owner: &Owner) -> Result<IpAddr, Error> {
     // A lease of before 2018 does not say which interface it is for; it might be in use by another one.
     if let Some(addr) = store.held_by(owner.id())?.into_iter().find(|addr| set.contains(*addr)) {
+        if let Some(addr) = reserve_reclaimed(store, iter::once(addr), owner)? {
+            return Ok(addr);
+        }
         let msg = format!("{addr} has been allocated to {owner}, duplicate allocation is not allowed");
         return Err(Error::internal(msg).with_details("the lease names no interface; a DEL of the container frees it"));
     }
-    let last = store.last_reserved(index);
-    store.reserve(set.candidates(last), owner)?.ok_or_else(|| used_up(store, set))
+    let last = store.last_reserved(index).filter(|last| set.contains(*last));
+    let last = last.or_else(|| store.newest(|addr| set.contains(addr)));
+    let resting = store.resting(owner);
+    let rested = set.candidates(last).filter(|addr| !resting.contains(*addr));
+    if let Some(addr) = store.reserve(rested, owner)? {
+        return Ok(addr);
+    }
+    if let Some(addr) = reserve_reclaimed(store, set.candidates(last), owner)? {
+        return Ok(addr);
+    }
+    let may_give = |addr: &IpAddr| set.contains(*addr) && !set.is_gateway(*addr);
+    let resting = resting.longest_first().into_iter().filter(may_give);
+    store.reserve(resting, owner)?.ok_or_else(|| used_up(store, set))
+}
+
+/// Takes the first of the candidates whose lease is of an earlier boot.
+fn reserve_reclaimed(
+    store: &mut Store,
+    candidates: impl Iterator<Item = IpAddr>,
+    owner: &Owner,
+) -> Result<Option<IpAddr>, Error> {
+    match store.reclaim(candidates)? {
+        Some(addr) => Ok(store.reserve(iter::once(addr), owner)?),
+        None => Ok(None),
+    }
 }
 
 fn used_up(store: &Store, set: &RangeSet) -> Error {

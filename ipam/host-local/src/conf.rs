@@ -1,12 +1,13 @@
 //! The configuration: what may be written, and the rules between the keys.
 //!
-//! ADD, CHECK and STATUS want all of it to be right. DEL and GC take the directory from it and nothing else:
+//! ADD, CHECK and STATUS want all of it to be right. DEL and GC take the directory and the cooldown from it and nothing else:
 //! addresses must come back also under a configuration that was broken, or made stricter, after the ADD. The
 //! reference refuses there, and the addresses stay taken.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use libcni::plugin::{Command, Conf, Environment};
 use libcni::types::{Cidr, Code, Error, NetworkName, Route, Version, json};
@@ -21,6 +22,9 @@ pub const DATA_DIR: &str = "/var/lib/cni/networks";
 /// Most ranges of a network. Each is compared with each, so ten times as many would take a hundred times as long.
 const RANGES_MAX: usize = 4096;
 
+/// The longest cooldown: a day.
+const COOLDOWN_MAX: u64 = 24 * 60 * 60;
+
 /// What is allocated, and where it is kept.
 #[derive(Clone, Debug, Default)]
 pub struct HostLocalConf {
@@ -32,6 +36,8 @@ pub struct HostLocalConf {
     /// Addresses asked for, without duplicates: `IP` of `CNI_ARGS`, then `args.cni.ips`, then
     /// `runtimeConfig.ips`. ADD only.
     pub requested: Vec<IpAddr>,
+    /// `ipam.cooldownSeconds`: how long an address that was freed is not given to another owner while others are free.
+    pub cooldown: Option<Duration>,
     /// `ipam.routes`, for the result.
     pub routes: Vec<Route>,
     /// `ipam.resolvConf`.
@@ -71,6 +77,7 @@ struct Raw {
 #[serde(rename_all = "camelCase")]
 struct RawIpam {
     data_dir: Option<String>,
+    cooldown_seconds: Option<Value>,
     resolv_conf: Option<String>,
     routes: Option<Vec<Route>>,
     ranges: Option<Vec<Vec<RawRange>>>,
@@ -113,9 +120,10 @@ struct RawPlace {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct RawDataDir {
-    #[serde(rename = "dataDir")]
     data_dir: Option<String>,
+    cooldown_seconds: Option<Value>,
 }
 
 impl Conf for HostLocalConf {
@@ -127,8 +135,11 @@ impl Conf for HostLocalConf {
             |error| Error::new(Code::DECODING_FAILURE, format!("failed to load host-local's configuration: {error}"));
         if env.is(Command::Del) || env.is(Command::Gc) {
             let place: RawPlace = json::from_value(&raw).map_err(undecodable)?;
-            let data_dir = place.ipam.and_then(|ipam| ipam.data_dir);
-            return Ok(Self { data_dir: data_dir_of(data_dir), ..Self::default() });
+            let (data_dir, cooldown) =
+                place.ipam.map(|ipam| (ipam.data_dir, ipam.cooldown_seconds)).unwrap_or_default();
+            // A cooldown that is not valid is none: the address must come back.
+            let cooldown = cooldown_of(cooldown).unwrap_or_default();
+            return Ok(Self { data_dir: data_dir_of(data_dir), cooldown, ..Self::default() });
         }
         let raw: Raw = json::from_value(&raw).map_err(undecodable)?;
         let ipam = raw.ipam.ok_or_else(|| Error::new(Code::INVALID_CONFIG, "IPAM config missing 'ipam' key"))?;
@@ -143,6 +154,7 @@ impl Conf for HostLocalConf {
         }
         let mut sets = written_sets("runtimeConfig.ipRanges", runtime_ranges)?;
         let (routes, resolv_conf, data_dir) = (ipam.routes, ipam.resolv_conf, ipam.data_dir);
+        let cooldown = cooldown_of(ipam.cooldown_seconds)?;
         let single = RawRange {
             subnet: ipam.subnet,
             range_start: ipam.range_start,
@@ -159,6 +171,7 @@ impl Conf for HostLocalConf {
             // A pod that has such a gateway already can still be checked.
             sets: checked_sets(&sets, !env.is(Command::Check))?,
             requested: distinct(requested),
+            cooldown,
             routes: routes.unwrap_or_default(),
             resolv_conf: resolv_conf.filter(|path| !path.is_empty()).map(PathBuf::from),
         })
@@ -167,6 +180,15 @@ impl Conf for HostLocalConf {
 
 fn data_dir_of(text: Option<String>) -> PathBuf {
     text.filter(|text| !text.is_empty()).unwrap_or_else(|| DATA_DIR.to_owned()).into()
+}
+
+fn cooldown_of(value: Option<Value>) -> Result<Option<Duration>, Error> {
+    let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
+    let Some(seconds) = value.as_u64().filter(|seconds| *seconds <= COOLDOWN_MAX) else {
+        let msg = format!("invalid cooldownSeconds: {value} is not a number of seconds from 0 to {COOLDOWN_MAX}");
+        return Err(Error::new(Code::INVALID_CONFIG, msg).with_details("ipam.cooldownSeconds"));
+    };
+    Ok(Some(Duration::from_secs(seconds)).filter(|cooldown| !cooldown.is_zero()))
 }
 
 /// A set with the place it is written at, for messages.

@@ -9,16 +9,22 @@
 //! - [`range`]: the arithmetic of ranges.
 //! - [`allocate`]: which address is next, and what a failed ADD takes back.
 //! - [`store`]: the files of a network; [`lease`]: one of them; [`lock`]: the lock.
+//! - [`boot`]: which leases are of an earlier boot, and why that can be known; [`stamp`] and [`living`] tell it.
+//! - [`resting`]: addresses that were freed a moment ago.
 //! - [`owners`]: the index that spares reading all leases, and why it can be believed.
 //! - [`resolv_conf`]: name servers for the result.
 
 pub mod allocate;
+pub mod boot;
 pub mod conf;
 pub mod lease;
+pub mod living;
 pub mod lock;
 pub mod owners;
 pub mod range;
 pub mod resolv_conf;
+pub mod resting;
+pub mod stamp;
 pub mod store;
 
 use libcni::plugin::{Network, Plugin, Request};
@@ -40,14 +46,14 @@ impl Plugin for HostLocal {
         let conf = req.conf();
         conf.refuse_second_of_family(req.version())?;
         let dns = conf.resolv_conf.as_deref().map(resolv_conf::read).transpose()?.unwrap_or_default();
-        let mut store = Store::open(&conf.directory(req.name()), lock::WAIT)?;
+        let mut store = Store::open(&conf.directory(req.name()), lock::WAIT)?.with_cooldown(conf.cooldown);
         let ips = allocate::all(&mut store, conf, &owner(req))?;
         Ok(Success { ips, routes: conf.routes.clone(), dns, ..Success::default() })
     }
 
     fn del(&self, req: &Request<HostLocalConf>) -> Result<(), Error> {
         match Store::open_existing(&req.conf().directory(req.name()), lock::WAIT)? {
-            Some(mut store) => store.release_owner(&owner(req)),
+            Some(store) => store.with_cooldown(req.conf().cooldown).release_owner(&owner(req)),
             None => Ok(()),
         }
     }
@@ -72,7 +78,7 @@ impl Plugin for HostLocal {
     fn gc(&self, network: &Network<HostLocalConf>) -> Result<(), Error> {
         let Some(valid) = network.valid_attachments() else { return Ok(()) };
         match Store::open_existing(&network.conf().directory(network.name()), lock::WAIT)? {
-            Some(mut store) => store.release_all_but(valid),
+            Some(store) => store.with_cooldown(network.conf().cooldown).release_all_but(valid),
             None => Ok(()),
         }
     }

@@ -23,6 +23,7 @@ pub const STATUS_WAIT: Duration = Duration::from_secs(1);
 /// # Errors
 /// The lock's file cannot be made or locked, or `wait` is over.
 pub fn take(dir: &Path, wait: Duration) -> Result<Option<File>, StoreError> {
+    let _step = libcni::log::step("lock");
     let path = dir.join("lock");
     let gone = |error: &io::Error| error.kind() == ErrorKind::NotFound;
     let get = || regular_file::open(&path, OpenOptions::new().read(true));

@@ -44,6 +44,7 @@ use std::time::{Duration, SystemTime};
 
 use libcni::regular_file;
 
+use crate::boot::BootId;
 use crate::lease::Lease;
 
 /// The table's name in the directory.
@@ -71,7 +72,7 @@ pub struct Owners {
 
 impl Owners {
     /// Opens the table of a locked directory if it is sealed. `None`: it must be made anew.
-    pub fn get(dir: &Path, dir_file: &File) -> Option<Self> {
+    pub fn get(dir: &Path, dir_file: &File, boot: &BootId) -> Option<Self> {
         let dir_meta = dir_file.metadata().ok()?;
         if dir_meta.modified().ok()? != SystemTime::UNIX_EPOCH + SEAL {
             return None;
@@ -81,7 +82,7 @@ impl Owners {
             .or_else(|_| regular_file::open(&path, OpenOptions::new().read(true)))
             .ok()?;
         let body = usize::try_from(file.metadata().ok()?.len()).ok()?.checked_sub(HEADER)?;
-        let owners = Self { file, buckets: body / BUCKET, boot: boot()? };
+        let owners = Self { file, buckets: body / BUCKET, boot: beginning(boot) };
         let mut written = [0; HEADER];
         owners.file.read_exact_at(&mut written, 0).ok()?;
         let whole = owners.buckets > 0 && owners.buckets * BUCKET == body;
@@ -89,16 +90,16 @@ impl Owners {
     }
 
     /// Makes the table of a locked directory. It is to be sealed afterwards.
-    pub fn create(dir: &Path, leases: &[Lease]) -> io::Result<Self> {
+    pub fn create(dir: &Path, leases: &[Lease], boot: &BootId) -> io::Result<Self> {
         let slots: Vec<Slot> = leases.iter().map(|(content, addr)| Slot::new(content, *addr)).collect();
-        Self::with_slots(dir, &slots)
+        Self::with_slots(dir, &slots, beginning(boot))
     }
 
-    fn with_slots(dir: &Path, slots: &[Slot]) -> io::Result<Self> {
+    fn with_slots(dir: &Path, slots: &[Slot], boot: [u8; BOOT]) -> io::Result<Self> {
         let mut buckets = slots.len().div_ceil(LOAD).next_power_of_two().min(BUCKETS_MAX);
         while buckets <= BUCKETS_MAX {
             if let Some(body) = fill(slots, buckets) {
-                return Self::write(dir, buckets, &body);
+                return Self::write(dir, buckets, &body, boot);
             }
             buckets *= 2;
         }
@@ -106,8 +107,7 @@ impl Owners {
     }
 
     /// The old file goes first: from then on, until the seal, nothing believes the table.
-    fn write(dir: &Path, buckets: usize, body: &[u8]) -> io::Result<Self> {
-        let boot = boot().ok_or_else(|| io::Error::other("the boot is unknown"))?;
+    fn write(dir: &Path, buckets: usize, body: &[u8], boot: [u8; BOOT]) -> io::Result<Self> {
         let path = dir.join(NAME);
         remove_if_there(&path)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
@@ -147,7 +147,7 @@ impl Owners {
         self.file.read_exact_at(&mut body, HEADER as u64)?;
         let mut slots: Vec<Slot> = body.chunks_exact(SLOT).map(Slot::read).filter(|slot| slot.print != 0).collect();
         slots.push(slot);
-        *self = Self::with_slots(dir, &slots)?;
+        *self = Self::with_slots(dir, &slots, self.boot)?;
         Ok(())
     }
 
@@ -182,24 +182,27 @@ pub fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The beginning of a header. `None` where the boot is unknown (no `/proc`).
-fn boot() -> Option<[u8; BOOT]> {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().filter(|boot| !boot.is_empty())?;
-    let text = format!("podwire owners 1\nboot {}\n", boot.trim());
+/// The beginning of a header.
+fn beginning(boot: &BootId) -> [u8; BOOT] {
     let mut header = [0; BOOT];
-    header.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
-    Some(header)
+    let text = format!("podwire owners 1\nboot {boot}\n");
+    header.iter_mut().zip(text.bytes()).for_each(|(byte, value)| *byte = value);
+    header
 }
 
+/// An owner, as a fingerprint, and an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Slot {
+pub(crate) struct Slot {
     /// Never 0 in a slot in use.
     print: u64,
     addr: u128,
 }
 
 impl Slot {
-    fn new(content: &str, addr: IpAddr) -> Self {
+    /// Bytes that it takes.
+    pub(crate) const SIZE: usize = SLOT;
+
+    pub(crate) fn new(content: &str, addr: IpAddr) -> Self {
         let addr = match addr {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
@@ -208,19 +211,24 @@ impl Slot {
     }
 
     /// Reads [`SLOT`] bytes.
-    fn read(bytes: &[u8]) -> Self {
+    pub(crate) fn read(bytes: &[u8]) -> Self {
         let print = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         Self { print, addr: bytes.last_chunk().map_or(0, |bytes| u128::from_le_bytes(*bytes)) }
     }
 
-    fn bytes(self) -> [u8; SLOT] {
+    pub(crate) fn bytes(self) -> [u8; SLOT] {
         let mut bytes = [0; SLOT];
         let pieces = self.print.to_le_bytes().into_iter().chain(self.addr.to_le_bytes());
         bytes.iter_mut().zip(pieces).for_each(|(byte, piece)| *byte = piece);
         bytes
     }
 
-    fn address(self) -> IpAddr {
+    /// Whether it is of this owner, or of one with the same fingerprint.
+    pub(crate) fn is_of(self, content: &str) -> bool {
+        self.print == fingerprint(content)
+    }
+
+    pub(crate) fn address(self) -> IpAddr {
         IpAddr::from(Ipv6Addr::from_bits(self.addr)).to_canonical()
     }
 }

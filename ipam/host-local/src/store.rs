@@ -6,6 +6,7 @@
 //! | `last_reserved_ip.<N>` | the address that range set N gave out last |
 //! | `lock` | flock(2) is held on it for the whole of each call |
 //! | `.owners` | the index, see [`crate::owners`]; the reference does not know it |
+//! | `.released` | what was freed a moment ago, see [`crate::resting`]; only with a cooldown |
 //! | `.lease` | a lease that is being written; exists only under the lock |
 //!
 //! A lease is written to `.lease` and then linked to its name: the name appears with its content or not at all,
@@ -25,12 +26,22 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use libcni::Error;
 use libcni::plugin::Attachment;
-use libcni::{Code, Error, regular_file};
+use libcni::regular_file;
 
+use crate::boot::Boot;
 use crate::lease::{self, Lease, Owner};
 use crate::lock;
 use crate::owners::{Owners, remove_if_there};
+use crate::resting::{self, Resting};
+use crate::stamp::{self, Stamp};
+
+mod error;
+mod reclaim;
+
+pub use error::StoreError;
+pub use reclaim::Entry;
 
 /// The name of a lease that is being written.
 const DRAFT: &str = ".lease";
@@ -40,57 +51,20 @@ const PROBES: usize = 32;
 /// Longest `last_reserved_ip.<N>` that is read, in bytes.
 const LAST_MAX: u64 = 64;
 
-/// A file could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// An operation failed.
-    #[error("failed to {action} {}: {source}", path.display())]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// To which file.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Another process holds the lock.
-    #[error("{} has been locked by another process for {} s", path.display(), waited.as_secs())]
-    Busy {
-        /// The lock's file.
-        path: PathBuf,
-        /// How long it was waited for.
-        waited: Duration,
-    },
-}
-
-impl StoreError {
-    /// What turns a system error into ours.
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, path: path.to_owned(), source }
-    }
-}
-
-impl From<StoreError> for Error {
-    fn from(error: StoreError) -> Self {
-        let code = match error {
-            StoreError::Io { .. } => Code::IO_FAILURE,
-            StoreError::Busy { .. } => Code::TRY_AGAIN_LATER,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
 /// The locked directory of one network.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
     dir_file: File,
+    boot: Boot,
     /// The index while it is complete.
     owners: Option<Owners>,
     /// All leases, if they had to be read and no index could be written.
     leases: Option<Vec<Lease>>,
     read_only: bool,
     changed: bool,
+    /// How long an address that is freed is to rest.
+    cooldown: Option<Duration>,
     /// Dropped last, after the directory is sealed.
     _lock: File,
 }
@@ -143,6 +117,20 @@ impl Store {
         self
     }
 
+    /// The same, where addresses are to rest after they have been freed.
+    #[must_use]
+    pub fn with_cooldown(mut self, cooldown: Option<Duration>) -> Self {
+        self.cooldown = cooldown;
+        self
+    }
+
+    /// Addresses that are not to be given to this owner while others are free.
+    #[must_use]
+    pub fn resting(&self, owner: &Owner) -> Resting {
+        let known = self.cooldown.zip(self.boot.id());
+        known.map_or_else(Resting::default, |(cooldown, boot)| Resting::get(&self.dir, boot, cooldown, owner.key()))
+    }
+
     /// `None`: the directory was removed meanwhile.
     fn lock(dir: &Path, wait: Duration) -> Result<Option<Self>, StoreError> {
         let dir_file = match regular_file::open_directory(dir) {
@@ -150,9 +138,20 @@ impl Store {
             opened => opened.map_err(StoreError::io("open", dir))?,
         };
         let Some(lock) = lock::take(dir, wait)? else { return Ok(None) };
-        let owners = Owners::get(dir, &dir_file);
+        let boot = Boot::current();
+        let owners = boot.id().and_then(|boot| Owners::get(dir, &dir_file, boot));
         let dir = dir.to_owned();
-        Ok(Some(Self { dir, dir_file, owners, leases: None, read_only: false, changed: false, _lock: lock }))
+        Ok(Some(Self {
+            dir,
+            dir_file,
+            boot,
+            owners,
+            leases: None,
+            read_only: false,
+            changed: false,
+            cooldown: None,
+            _lock: lock,
+        }))
     }
 
     /// Addresses whose lease has exactly this content, in order.
@@ -230,7 +229,12 @@ impl Store {
                 continue;
             }
             match lease::read(&entry.path()) {
-                Ok(content) if !content.is_empty() => leases.push((content, addr)),
+                Ok(content) if !content.is_empty() => {
+                    if !self.read_only {
+                        self.note_seen(&entry.path());
+                    }
+                    leases.push((content, addr));
+                }
                 Ok(_) if self.read_only => {}
                 Ok(_) => lease::remove_if_empty(&entry.path()),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -239,7 +243,7 @@ impl Store {
             }
         }
         if complete && !self.read_only {
-            self.owners = Owners::create(&self.dir, &leases).ok();
+            self.owners = self.boot.id().and_then(|boot| Owners::create(&self.dir, &leases, boot).ok());
             self.changed = true;
         }
         Ok(leases)
@@ -287,6 +291,10 @@ impl Store {
         if let Err(error) = written {
             let _ = remove_if_there(&path);
             return Err(StoreError::io("write", &path)(error));
+        }
+        if let Some(boot) = self.boot.id() {
+            // Without it, the lease is judged by its time.
+            let _ = stamp::set(&path, &Stamp::made(boot));
         }
         Ok(path)
     }
@@ -340,6 +348,10 @@ impl Store {
         self.changed = true;
         remove_if_there(&path).map_err(StoreError::io("remove", &path))?;
         self.update(|owners, _| owners.remove(content, addr));
+        if let Some((cooldown, boot)) = self.cooldown.zip(self.boot.id()) {
+            // It is free in any case.
+            let _ = resting::note(&self.dir, boot, cooldown, content, addr);
+        }
         Ok(())
     }
 
@@ -349,6 +361,7 @@ impl Store {
     /// # Errors
     /// Every file that cannot be removed; the others are.
     pub fn release_owner(&mut self, owner: &Owner) -> Result<(), Error> {
+        let _step = libcni::log::step("release");
         let mut content = owner.key();
         let mut held = self.held_by(content)?;
         if held.is_empty() {
@@ -364,6 +377,7 @@ impl Store {
     /// # Errors
     /// Every file that cannot be removed; the others are.
     pub fn release_all_but(&mut self, valid: &[Attachment]) -> Result<(), Error> {
+        let _step = libcni::log::step("release");
         let keys = valid.iter().map(|valid| format!("{}\r\n{}", valid.container_id, valid.ifname));
         let valid: HashSet<String> = keys.chain(valid.iter().map(|valid| valid.container_id.clone())).collect();
         let leases = self.scan()?;

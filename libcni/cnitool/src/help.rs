@@ -84,6 +84,7 @@ Environment:
   CNI_IFNAME   interface in the namespace (eth0)
   CNI_ARGS     KEY=VALUE;KEY=VALUE for the plugins
   CAP_ARGS     JSON object: values for capabilities, like {\"mac\":\"0a:00:00:00:00:01\"}
+  PODWIRE_LOG  where each plugin writes a line for each call: a file, or journal
 ";
 
 /// The overview, or the help of a command.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::Plugin;
 use super::env::{Command, Environment};
+use super::log;
 use super::request::{ConfOf, Network, Request};
 use crate::types::version::{self, Version};
 use crate::types::{Code, Error, NetworkName, json};
@@ -23,7 +24,7 @@ const STDIN_MAX: u64 = 4 << 20;
 /// result, the versions, or an error with exit status 1. Without `CNI_COMMAND` it says on stderr what the
 /// plugin is and exits with 0.
 pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
-    report_panics();
+    report_panics(P::ABOUT);
     // If it fails only a plugin that starts others is worse off, and it says so then.
     let _ = crate::exec::ensure_waitable();
     let mut stdout = Vec::new();
@@ -46,9 +47,10 @@ fn print(text: &[u8]) -> std::io::Result<()> {
 }
 
 /// A panic is a defect, but the runtime still gets CNI error JSON.
-fn report_panics() {
-    std::panic::set_hook(Box::new(|panic| {
+fn report_panics(about: &'static str) {
+    std::panic::set_hook(Box::new(move |panic| {
         let error = Error::internal(format!("this plugin has a defect: {panic}"));
+        log::close(about, &|name| std::env::var_os(name), Some(&error));
         let _ = print(&error.to_json(Version::CURRENT));
         std::process::exit(1);
     }));
@@ -63,17 +65,18 @@ pub fn dispatch<P: Plugin>(
     stdout: &mut Vec<u8>,
 ) -> u8 {
     let mut version = Version::CURRENT;
-    let outcome = match Environment::read(var) {
-        Ok(None) => {
-            let versions: Vec<&str> = P::VERSIONS.iter().map(|version| version.as_str()).collect();
-            let about = format!("{}\nCNI protocol versions supported: {}\n", P::ABOUT, versions.join(", "));
-            let _ = std::io::stderr().write_all(about.as_bytes());
-            return 0;
-        }
-        Ok(Some(env)) if env.is(Command::Version) => Ok(supported_versions(P::VERSIONS)),
-        Ok(Some(env)) => answer(plugin, &env, stdin, &mut version),
-        Err(error) => Err(error),
+    let Some(env) = Environment::read(var).transpose() else {
+        let versions: Vec<&str> = P::VERSIONS.iter().map(|version| version.as_str()).collect();
+        let about = format!("{}\nCNI protocol versions supported: {}\n", P::ABOUT, versions.join(", "));
+        let _ = std::io::stderr().write_all(about.as_bytes());
+        return 0;
     };
+    log::open(var);
+    let outcome = env.and_then(|env| match env.is(Command::Version) {
+        true => Ok(supported_versions(P::VERSIONS)),
+        false => answer(plugin, &env, stdin, &mut version),
+    });
+    log::close(P::ABOUT, var, outcome.as_ref().err());
     match outcome {
         Ok(text) => {
             *stdout = text;
@@ -111,6 +114,7 @@ fn answer<P: Plugin>(
     let undecodable =
         |error: json::Error| Error::new(Code::DECODING_FAILURE, format!("error unmarshall network config: {error}"));
     let value = json::parse(&text).map_err(undecodable)?;
+    log::configured(&value);
     // `null` is a network without a name, as in the reference.
     let head: Head = json::from_value::<Option<_>>(&value).map_err(undecodable)?.unwrap_or_default();
     let name: NetworkName = head.name.unwrap_or_default().parse()?;
@@ -166,7 +170,7 @@ fn call<P: Plugin>(
 /// A result that the version cannot say fails the ADD, and a failed ADD leaves nothing.
 fn add<P: Plugin>(plugin: &P, req: &Request<ConfOf<P>>) -> Result<Vec<u8>, Error> {
     let success = plugin.add(req)?;
-    success.to_json(req.version()).map_err(|error| match plugin.del(req) {
+    success.to_json(req.version()).inspect(|_| log::result(&success)).map_err(|error| match plugin.del(req) {
         Ok(()) => error,
         Err(del) => Error::new(error.code(), format!("{error}; DEL after the failed ADD failed too: {del}")),
     })

@@ -64,6 +64,7 @@
 
 mod dispatch;
 mod env;
+pub mod log;
 mod request;
 
 #[cfg(test)]

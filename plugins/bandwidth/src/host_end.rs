@@ -1,7 +1,7 @@
 //! The host's end of the pod's veth.
 
-use hostnet::Netlink;
 use hostnet::link::{self, Link};
+use hostnet::{Netlink, Owner, veth};
 use libcni::plugin::Request;
 use libcni::types::IfName;
 use libcni::{Error, Success};
@@ -24,7 +24,7 @@ pub fn get(host: &mut Netlink, pod: &mut Netlink, ifname: &IfName, result: &Succ
         let why = format!("interface {ifname:?} was not a veth interface, but {kind}");
         return Err(Error::internal(format!("container interface {ifname} has no veth peer: {why}")));
     };
-    let end = peer(host, &inside)?
+    let end = veth::host_end(host, &inside)?
         .ok_or_else(|| Error::internal(format!("veth peer with index {index} of {ifname} is not in host ns")))?;
     if result.interfaces.iter().any(|listed| listed.sandbox.is_empty() && listed.name == end.name) {
         return Ok(end);
@@ -33,23 +33,17 @@ pub fn get(host: &mut Netlink, pod: &mut Netlink, ifname: &IfName, result: &Succ
     Err(Error::internal(format!("no veth peer of container interface found in host ns: {why}")))
 }
 
-/// The same on DEL: `None` where namespace or interface are gone, or it is no veth.
+/// The same on DEL: `None` where namespace or interface are gone, or it is no veth, or another attachment's.
 ///
 /// # Errors
 /// `CNI_NETNS` is something else than a namespace; the kernel's refusal.
 pub fn find(host: &mut Netlink, req: &Request<Conf>) -> Result<Option<Link>, Error> {
     let Some(mut pod) = Netlink::open_if_any(req.netns_if_any())? else { return Ok(None) };
     match link::get(&mut pod, req.ifname().as_str())? {
-        Some(inside) => peer(host, &inside),
+        Some(inside) => {
+            let end = veth::host_end(host, &inside)?;
+            Ok(end.filter(|end| !veth::is_anothers(end, &Owner::of(req))))
+        }
         None => Ok(None),
     }
-}
-
-/// The other end, if it is on the host. An index says little in another namespace, so it must point back, too.
-fn peer(host: &mut Netlink, inside: &Link) -> Result<Option<Link>, Error> {
-    let (Some(index), Some(_), true) = (inside.parent, inside.parent_netns, inside.is_kind("veth")) else {
-        return Ok(None);
-    };
-    let end = link::get_by_index(host, index)?;
-    Ok(end.filter(|end| end.is_kind("veth") && end.parent == Some(inside.index)))
 }

@@ -19,6 +19,7 @@ use crate::conf::Conf;
 /// # Errors
 /// Somebody else has both names; the kernel's refusal.
 pub fn ensure(host: &mut Netlink, req: &Request<Conf>, end: &Link, undo: &mut Undo<'_>) -> Result<Link, Error> {
+    let _step = libcni::log::step("ifb");
     let owner = Owner::of(req);
     let ifb = match find(host, &owner, end)? {
         Some(ifb) => ifb,
@@ -61,6 +62,7 @@ pub fn report(ifb: &Link, result: &mut Success) {
 /// # Errors
 /// What could not be removed.
 pub fn remove(host: &mut Netlink, req: &Request<Conf>, end: Option<&Link>) -> Result<(), Error> {
+    let _step = libcni::log::step("ifb");
     let mut failed = Vec::new();
     let mut note = |outcome: hostnet::Result<bool>| {
         outcome.unwrap_or_else(|error| {
@@ -102,6 +104,7 @@ fn list_removable(host: &mut Netlink, owner: &Owner, end: Option<&Link>) -> Resu
 /// # Errors
 /// What could not be removed.
 pub fn remove_all_but(network: &NetworkName, valid: &[Attachment]) -> Result<(), Error> {
+    let _step = libcni::log::step("ifb");
     let mut host = Netlink::open()?;
     let keep: Vec<String> = valid.iter().filter_map(|attachment| alias(network, attachment)).collect();
     let of_network = format!("{network} ");

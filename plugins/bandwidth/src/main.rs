@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use hostnet::link::Link;
 use hostnet::tc::{self, ingress, redirect, tbf};
-use hostnet::{Netlink, Undo};
+use hostnet::{Netlink, Undo, trial};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::types::Version;
 use libcni::{Code, Error, Success};
@@ -108,8 +108,8 @@ impl Plugin for Bandwidth {
         }
     }
 
-    fn status(&self, _network: &Network<Conf>) -> Result<(), Error> {
-        kernel::check().map_err(|error| Error::new(Code::NOT_AVAILABLE, error.to_string()))
+    fn status(&self, network: &Network<Conf>) -> Result<(), Error> {
+        trial::run(network, |nl, _| kernel::try_out(nl))
     }
 }
 

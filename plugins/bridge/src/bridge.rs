@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use hostnet::bridge::BridgeConf;
 use hostnet::link::{self, Link};
 use hostnet::{Error, Netlink, Undo, bridge};
-use libcni::types::Code;
 
 use crate::conf::Conf;
 
@@ -21,8 +20,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// The bridge, up and of the kind the configuration asks for.
 pub fn ensure(host: &mut Netlink, conf: &Conf, undo: &mut Undo<'_>) -> Result<Link, Error> {
-    let wanted = BridgeConf { name: conf.bridge.as_str(), mtu: conf.mtu, vlan_filtering: conf.vlan_filtering() };
-    let (bridge, created) = bridge::ensure(host, &wanted)?;
+    let (bridge, created) = bridge::ensure(host, &wanted(conf))?;
     if created {
         let name = bridge.name.clone();
         undo.push("remove the bridge", move || remove_if_empty(&name));
@@ -33,20 +31,9 @@ pub fn ensure(host: &mut Netlink, conf: &Conf, undo: &mut Undo<'_>) -> Result<Li
     Ok(bridge)
 }
 
-/// Whether an ADD would find the bridge it needs, or could make it.
-pub fn status(conf: &Conf) -> Result<(), libcni::Error> {
-    let mut host = Netlink::open()?;
-    match link::get(&mut host, conf.bridge.as_str())? {
-        Some(found) if !found.is_kind("bridge") => {
-            let msg = format!("{:?} already exists but is not a bridge", found.name);
-            Err(libcni::Error::new(Code::NOT_AVAILABLE, msg))
-        }
-        Some(found) if conf.vlan_filtering() && found.vlan_filtering != Some(true) => {
-            let msg = format!("{:?} already exists and does not filter by VLAN", found.name);
-            Err(libcni::Error::new(Code::NOT_AVAILABLE, msg))
-        }
-        _ => Ok(()),
-    }
+/// The bridge that the configuration asks for.
+pub fn wanted(conf: &Conf) -> BridgeConf<'_> {
+    BridgeConf { name: conf.bridge.as_str(), mtu: conf.mtu, vlan_filtering: conf.vlan_filtering() }
 }
 
 /// While this is held, nobody takes a bridge without ports away, nor the gateway's interface of a VLAN without pods.
@@ -72,6 +59,7 @@ fn remove_if_empty(name: &str) -> Result<(), Error> {
 
 /// Others hold it for less than a millisecond. One that is stopped must not stop everybody.
 fn lock(attempt: impl Fn(&File) -> Result<(), TryLockError>) -> Result<File, Error> {
+    let _step = libcni::log::step("lock");
     const NETNS: &str = "/proc/thread-self/ns/net";
     let doing = "lock the network namespace";
     let netns = File::open(NETNS).map_err(|error| Error::io(doing, &error))?;

@@ -4,7 +4,7 @@
 use hostnet::bridge::Port;
 use hostnet::link::{self, Link};
 use hostnet::veth::{self, VethConf};
-use hostnet::{Error, Netlink, Undo, addr, bridge, sysctl};
+use hostnet::{Error, Netlink, Undo, addr, bridge, forwarding, sysctl};
 use libcni::types::{Cidr, Success};
 
 use crate::conf::Conf;
@@ -20,6 +20,7 @@ pub fn ensure(
     result: &mut Success,
     undo: &mut Undo<'_>,
 ) -> Result<(), Error> {
+    let _step = libcni::log::step("gateway");
     if !conf.gateway {
         return Ok(());
     }
@@ -31,7 +32,7 @@ pub fn ensure(
     ensure_addresses(host, vlan.as_ref().unwrap_or(bridge), &gateways, conf.force_address)?;
     for ipv4 in [true, false] {
         if gateways.iter().any(|gateway| gateway.is_ipv4() == ipv4) {
-            sysctl::enable_forwarding(host, ipv4)?;
+            forwarding::ensure(host, ipv4)?;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! ADD makes, in this order: the bridge, if it is not there; a veth pair between pod and node whose host end
 //! is a port of the bridge (with its VLANs, hairpin mode, isolation and spoof check); the addresses and routes
 //! that the IPAM plugin gives out, on the pod's end; the gateway's address on the bridge, and forwarding; the
-//! masquerade rules. If one step fails, those before it are undone.
+//! masquerade rules. If one step fails, those before it are undone. At the end the pod announces its addresses.
 //!
 //! DEL removes the masquerade rules of either backend, the veth pair, the lease and the spoof check. The
 //! bridge stays, and so does forwarding: other pods use them. GC removes the same of attachments that are no more.
@@ -14,11 +14,12 @@ mod conf;
 mod gateway;
 mod lease;
 mod port;
+mod status;
 
 use std::process::ExitCode;
 
 use hostnet::nft::Nft;
-use hostnet::{Netlink, Owner, Undo, Valid, egress, endpoint, ipam, link, masquerade, spoof_check, veth};
+use hostnet::{Netlink, Owner, Undo, Valid, announcement, egress, endpoint, ipam, link, masquerade, spoof_check, veth};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::{Error, Success};
 
@@ -43,9 +44,9 @@ impl Plugin for Bridge {
             // Once more, to go before the lease: nobody may be given an address that this pod still answers for.
             veth::undo_create(&veth, &mut undo);
             lease::complete(conf, lease, &mut result);
-            port::prepare_addresses(&mut pod, req);
+            port::prepare_addresses(&mut pod, conf, &veth.pod, &result.ips);
             let dad = endpoint::Options { dad: conf.duplicate_address_detection };
-            endpoint::configure(&mut pod, req.ifname().as_str(), port::POD, &result.ips, &result.routes, dad)?;
+            endpoint::configure(&mut pod, &veth.pod, port::POD, &result.ips, &result.routes, dad)?;
             gateway::ensure(&mut host, conf, &bridge, &veth.host, &mut result, &mut undo)?;
             conf.egress.ensure(req, &owner, &result.ips, &mut undo)?;
         } else if !conf.disable_container_interface {
@@ -53,6 +54,8 @@ impl Plugin for Bridge {
         }
         if !conf.disable_container_interface {
             veth::wait_up(&mut host, &veth)?;
+            // A courtesy: whoever remembers another pod for an address learns of this one without asking.
+            let _ = announcement::send(&mut pod, &veth.pod, &result.ips);
         }
         let result = req.finish(result)?;
         undo.keep();
@@ -69,8 +72,13 @@ impl Plugin for Bridge {
         let link = veth::remove(pod.as_mut(), &owner).map_err(Error::from);
         // An address that the pod still answers for must not be given to another.
         let lease = req.ipam().filter(|_| link.is_ok()).map_or(Ok(()), |ipam| ipam::del(req, ipam));
-        let spoof_check = spoof_check::remove_over(&mut nft, &owner).map_err(Error::from);
-        Error::join([masquerade, link, lease, spoof_check].into_iter().filter_map(Result::err).collect())
+        // Its rules name container and interface: those of an interface that is another network's stay.
+        let spoof_check = match link {
+            Ok(false) => Ok(()),
+            _ => spoof_check::remove_over(&mut nft, &owner).map_err(Error::from),
+        };
+        nft.close();
+        Error::join([masquerade, link.map(drop), lease, spoof_check].into_iter().filter_map(Result::err).collect())
     }
 
     fn check(&self, req: &Request<Conf>) -> Result<(), Error> {
@@ -89,11 +97,12 @@ impl Plugin for Bridge {
         let links = veth::remove_all_but(&valid).map_err(Error::from);
         let leases = if links.is_ok() { ipam_gc() } else { Ok(()) };
         let spoof_check = spoof_check::remove_all_but(&mut nft, &valid).map_err(Error::from);
+        nft.close();
         Error::join([masquerade, links, leases, spoof_check].into_iter().filter_map(Result::err).collect())
     }
 
     fn status(&self, network: &Network<Conf>) -> Result<(), Error> {
-        bridge::status(network.conf())?;
+        status::status(network)?;
         network.ipam().map_or(Ok(()), |ipam| ipam::status(network, ipam))
     }
 }

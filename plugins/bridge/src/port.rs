@@ -7,7 +7,7 @@ use hostnet::link::{self, Link};
 use hostnet::veth::{self, Veth, VethConf};
 use hostnet::{Error, Netlink, Owner, Undo, spoof_check, sysctl};
 use libcni::plugin::Request;
-use libcni::types::{Mac, Success};
+use libcni::types::{IpConfig, Mac, Success};
 
 use crate::bridge;
 use crate::conf::Conf;
@@ -83,17 +83,20 @@ fn mac_of(link: &Link) -> Result<Mac, Error> {
     link.mac.ok_or_else(|| Error::other(format!("look at {}", link.name), "it has no MAC address"))
 }
 
-/// How the pod's interface treats its addresses: it announces them when it comes up, and tests them for
-/// duplicates only if the configuration asks for it. All of it is a courtesy: a kernel without IPv6, or with
+/// How the pod's interface treats its addresses: it announces them when it comes up, and tests those of IPv6, where it is
+/// given one, for duplicates only if the configuration asks for it. All of it is a courtesy: a kernel without IPv6, or with
 /// /proc/sys read-only, still gets a working pod.
-pub fn prepare_addresses(pod: &mut Netlink, req: &Request<Conf>) {
-    let ifname = req.ifname();
-    let key = |ip: &str, name: &str| format!("net/{ip}/conf/{ifname}/{name}");
-    let detect = req.conf().duplicate_address_detection;
-    let mut wanted =
-        vec![(key("ipv6", "accept_dad"), if detect { "1" } else { "0" }), (key("ipv4", "arp_notify"), "1")];
-    if detect {
-        wanted.push((key("ipv6", "enhanced_dad"), "1"));
+pub fn prepare_addresses(pod: &mut Netlink, conf: &Conf, end: &Link, ips: &[IpConfig]) {
+    let _ = link::set_arp_notify(pod, end.index);
+    if ips.iter().all(|ip| ip.address.is_ipv4()) {
+        return;
     }
-    sysctl::try_all(pod, &wanted);
+    let detect = conf.duplicate_address_detection;
+    let set = |name: &str, value: &str| sysctl::set(pod, &format!("net/ipv6/conf/{}/{name}", end.name), value);
+    let _ = pod.in_netns(|| {
+        let _ = set("accept_dad", if detect { "1" } else { "0" });
+        if detect {
+            let _ = set("enhanced_dad", "1");
+        }
+    });
 }

@@ -51,6 +51,7 @@ impl Bridge {
     /// # Errors
     /// The result names no port of the bridge; the kernel's refusal.
     pub fn isolate(&self, undo: &mut Undo<'_>) -> Result<(), hostnet::Error> {
+        let _step = libcni::log::step("isolation");
         let (index, settings) = self.port()?;
         if settings.isolated {
             return Ok(());

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 use hostnet::{Owner, Undo};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::types::Version;
-use libcni::{Code, Error, Success};
+use libcni::{Error, Success};
 
 use crate::backend::Backend;
 use crate::bridge::Bridge;
@@ -63,9 +63,7 @@ impl Plugin for Firewall {
     }
 
     fn del(&self, req: &Request<Conf>) -> Result<(), Error> {
-        // Without addresses, or with a result that cannot be read, there is still the owner to go by.
-        let result = req.prev_result().ok().flatten().unwrap_or_default();
-        let pod = Pod::of(req, &result);
+        let pod = Pod::for_del(req);
         let _lock = lock::take();
         let (found, mut errors) = rules::remove(&pod.tag(), &|tag| tag == pod.tag(), &pod.addresses);
         let is_named = req.conf().backend == Some(Backend::Firewalld);
@@ -100,10 +98,7 @@ impl Plugin for Firewall {
     }
 
     fn status(&self, network: &Network<Conf>) -> Result<(), Error> {
-        let backend = network.conf().backend.unwrap_or_else(Backend::of_node);
-        rules::unusable(backend).map_or(Ok(()), |why| {
-            Err(Error::new(Code::NOT_AVAILABLE, format!("backend {backend} cannot be used")).with_details(why))
-        })
+        rules::status(network, network.conf().backend.unwrap_or_else(Backend::of_node))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use hostnet::Owner;
+use hostnet::{Netlink, Owner, addr, link};
 use libcni::plugin::Request;
 use libcni::{Code, Error, Success};
 
@@ -26,6 +26,17 @@ impl Pod {
         Self { owner: Owner::of(req), addresses }
     }
 
+    /// The pod of a DEL. Where no result is remembered, or none that can be read, its addresses are those that its interface
+    /// still has: rules of the reference name no owner. Without either there are none, and its tag to go by.
+    pub fn for_del(req: &Request<Conf>) -> Self {
+        let result = req.prev_result().ok().flatten().unwrap_or_default();
+        let mut pod = Self::of(req, &result);
+        if pod.addresses.is_empty() {
+            pod.addresses = of_interface(req).unwrap_or_default();
+        }
+        pod
+    }
+
     /// What a rule's comment begins with if the rule is this pod's.
     pub fn tag(&self) -> String {
         self.owner.nft_comment_prefix()
@@ -35,6 +46,14 @@ impl Pod {
     pub fn comment(&self) -> String {
         String::from_utf8_lossy(&self.owner.nft_comment()).into_owned()
     }
+}
+
+/// The addresses of the pod's interface that are unique on the node.
+fn of_interface(req: &Request<Conf>) -> Result<Vec<IpAddr>, hostnet::Error> {
+    let Some(mut pod) = Netlink::open_if_any(req.netns_if_any())? else { return Ok(Vec::new()) };
+    let Some(link) = link::get(&mut pod, req.ifname().as_str())? else { return Ok(Vec::new()) };
+    let addresses = addr::list(&mut pod, link.index)?.into_iter().map(|address| address.cidr.addr());
+    Ok(addresses.filter(|address| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())).collect())
 }
 
 /// The result of the plugin before, without which there are no addresses.

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
-use hostnet::iptables::{Iptables, Version};
 use hostnet::nft::Nft;
-use hostnet::{Error, Undo};
+use hostnet::{Error, Undo, trial};
+use libcni::Code;
+use libcni::plugin::Network;
 
 use crate::backend::Backend;
 use crate::bridge::Bridge;
@@ -30,6 +31,7 @@ pub struct Rules<'a> {
 impl<'a> Rules<'a> {
     /// Makes them. The pod's are removed again if the ADD fails; those that pods share stay.
     pub fn add(self, backend: Backend, undo: &mut Undo<'a>) -> Result<(), Error> {
+        let _step = libcni::log::step("rules");
         let pod = self.pod;
         match backend {
             Backend::Iptables => {
@@ -58,6 +60,7 @@ impl<'a> Rules<'a> {
 
     /// Compares them with what is there; changes nothing.
     pub fn check(self, backend: Backend) -> Result<(), Error> {
+        let _step = libcni::log::step("rules");
         match backend {
             Backend::Iptables => iptables::check(self),
             Backend::Nftables => nftables::check(self),
@@ -78,6 +81,7 @@ impl<'a> Rules<'a> {
 ///
 /// All is tried; a backend that does not work on this node has nothing to report.
 pub fn remove(words: &str, is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr]) -> (bool, Vec<Error>) {
+    let _step = libcni::log::step("rules");
     let (mut found, mut errors) = (false, Vec::new());
     for outcome in [where_nft(nftables::remove(is_gone), false), iptables::remove(words, is_gone, addresses)] {
         match outcome {
@@ -93,15 +97,21 @@ fn where_nft<T>(outcome: Result<T, Error>, nothing: T) -> Result<T, Error> {
     outcome.or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(nothing) })
 }
 
-/// Why a backend does not work on this node.
-pub fn unusable(backend: Backend) -> Option<String> {
-    match backend {
-        Backend::Iptables => match Iptables::find(Version::V4) {
-            Ok(program) if program.is_usable() => None,
-            Ok(_) => Some("iptables cannot list table filter".to_owned()),
-            Err(error) => Some(error.to_string()),
-        },
-        Backend::Nftables => (!Nft::is_usable()).then(|| "the kernel has no nf_tables".to_owned()),
-        Backend::Firewalld => (!Firewalld::is_running()).then(|| "firewalld does not run".to_owned()),
+/// Whether an ADD could make rules now: they are made once, for a pod that is not on a bridge.
+///
+/// # Errors
+/// Code 50, with the reason.
+pub fn status(network: &Network<Conf>, backend: Backend) -> Result<(), libcni::Error> {
+    if backend == Backend::Firewalld {
+        let refusal = libcni::Error::new(Code::NOT_AVAILABLE, "firewalld does not run");
+        return if Firewalld::is_running() { Ok(()) } else { Err(refusal) };
     }
+    trial::run(network, |_, owner| {
+        let pod = Pod { owner: owner.clone(), addresses: vec![IpAddr::V4(trial::POD)] };
+        let mut undo = Undo::new();
+        let tried = Rules { pod: &pod, bridge: None, conf: network.conf(), policy_only: false }.add(backend, &mut undo);
+        // It ends with the namespace.
+        undo.keep();
+        tried
+    })
 }

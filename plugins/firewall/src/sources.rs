@@ -80,6 +80,7 @@ impl Source {
 /// # Errors
 /// firewalld does not run or refuses. Where nothing can be written the sources have no owner: they matter more.
 pub fn add<'a>(pod: &'a Pod, zone: &'a str, undo: &mut Undo<'a>) -> Result<(), Error> {
+    let _step = libcni::log::step("firewalld");
     let firewalld = Firewalld::connect()?;
     for address in pod.addresses.iter().copied() {
         let (remover, cidr) = (firewalld.clone(), Cidr::host(address));
@@ -129,6 +130,7 @@ pub fn are_of(pod: &Pod) -> bool {
 /// have no owner. A firewalld that does not run has forgotten them; if the configuration names it (`is_named`), it is an
 /// error when the bus does not say so. All is tried.
 pub fn remove(is_gone: &dyn Fn(&str) -> bool, zone: &str, addresses: &[IpAddr], is_named: bool) -> Vec<Error> {
+    let _step = libcni::log::step("firewalld");
     let written = Source::all();
     let has_owner = |address: &IpAddr| written.iter().any(|source| source.address == *address);
     let mut doomed: Vec<(IpAddr, &str)> =

@@ -65,17 +65,18 @@ pub struct Vlan {
 /// `"X" already exists but is not a bridge`; VLAN filtering is wanted and an existing bridge does not do it, or
 /// the kernel cannot; the kernel's refusal.
 pub fn ensure(nl: &mut Netlink, conf: &BridgeConf<'_>) -> Result<(Link, bool)> {
+    let _step = libcni::log::step("bridge");
     let doing = || format!("create bridge {:?}", conf.name);
     let present = link::get(nl, conf.name)?;
     let created = present.is_none() && create(nl, conf)?;
-    let bridge = match present {
+    let mut bridge = match present {
         Some(bridge) => bridge,
         None => link::get(nl, conf.name)?.ok_or_else(|| Error::os(doing(), libc::ENODEV))?,
     };
     if !bridge.is_kind("bridge") {
         return Err(Error::other(doing(), format!("{:?} already exists but is not a bridge", conf.name)));
     }
-    let ready = make_ready(nl, conf, &bridge, created);
+    let ready = make_ready(nl, conf, &mut bridge, created);
     if ready.is_err() && created {
         link::remove_by_index(nl, bridge.index)?;
     }
@@ -83,7 +84,7 @@ pub fn ensure(nl: &mut Netlink, conf: &BridgeConf<'_>) -> Result<(Link, bool)> {
 }
 
 /// What a bridge needs, whoever made it: the filter, an address, no ear for router advertisements, to be up.
-fn make_ready(nl: &mut Netlink, conf: &BridgeConf<'_>, bridge: &Link, created: bool) -> Result<Link> {
+fn make_ready(nl: &mut Netlink, conf: &BridgeConf<'_>, bridge: &mut Link, created: bool) -> Result<Link> {
     let doing = || format!("create bridge {:?}", conf.name);
     if conf.vlan_filtering && bridge.vlan_filtering != Some(true) {
         if created {
@@ -99,7 +100,7 @@ fn make_ready(nl: &mut Netlink, conf: &BridgeConf<'_>, bridge: &Link, created: b
     if no_mac {
         link::set_mac(nl, bridge.index, random_mac())?;
     }
-    refuse_router_advertisements(nl, conf.name);
+    refuse_router_advertisements(nl, bridge);
     if !bridge.up {
         link::set_up(nl, bridge.index)?;
     }

@@ -139,6 +139,7 @@ impl Egress {
         ips: &[IpConfig],
         undo: &mut Undo<'a>,
     ) -> Result<()> {
+        let _step = libcni::log::step("masquerade");
         let addresses = self.masqueraded(ips);
         if addresses.is_empty() {
             return Ok(());
@@ -155,6 +156,7 @@ impl Egress {
     /// # Errors
     /// What is missing.
     pub fn check(&self, owner: &Owner, ips: &[IpConfig]) -> Result<()> {
+        let _step = libcni::log::step("masquerade");
         let addresses = self.masqueraded(ips);
         if addresses.is_empty() {
             return Ok(());
@@ -162,8 +164,23 @@ impl Egress {
         masquerade::check(owner, self.backend, &self.policy, &addresses)
     }
 
+    /// Makes the rules once, for addresses like those that pods get: in a [`trial`](crate::trial), for STATUS.
+    ///
+    /// # Errors
+    /// Why they could not be made.
+    pub fn try_out(&self, owner: &Owner, addresses: &[Cidr]) -> Result<()> {
+        let addresses = self.those_of(addresses.iter().copied());
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        masquerade::add(owner, self.backend, &self.policy, &addresses)
+    }
+
     fn masqueraded(&self, ips: &[IpConfig]) -> Vec<Cidr> {
-        let addresses = ips.iter().map(|ip| ip.address);
+        self.those_of(ips.iter().map(|ip| ip.address))
+    }
+
+    fn those_of(&self, addresses: impl Iterator<Item = Cidr>) -> Vec<Cidr> {
         addresses.filter(|address| if address.is_ipv4() { self.v4 } else { self.v6 }).collect()
     }
 }
@@ -210,6 +227,7 @@ fn sources(texts: &[String]) -> std::result::Result<Vec<IpAddr>, libcni::Error> 
 /// # Errors
 /// Rules are left behind.
 pub fn remove(nft: &mut Nft, pod: Option<&mut Netlink>, owner: &Owner) -> Result<()> {
+    let _step = libcni::log::step("masquerade");
     masquerade::remove_over(nft, owner, &addresses_of_others(pod, &owner.ifname)?)
 }
 

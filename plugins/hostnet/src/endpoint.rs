@@ -26,22 +26,21 @@ pub struct Options {
     pub dad: bool,
 }
 
-/// Gives `ifname` its addresses and routes, and sets it up. `interface` is its index in the result. Addresses that name no
+/// Gives `link` its addresses and routes, and sets it up. `interface` is its index in the result. Addresses that name no
 /// interface are not this one's; one that names another is a mistake of whoever made the result, as for the reference.
 ///
 /// # Errors
 /// An address of another interface, before anything is done. What could not be done; what was done before that stays.
 pub fn configure(
     pod: &mut Netlink,
-    ifname: &str,
+    link: &Link,
     interface: usize,
     ips: &[IpConfig],
     routes: &[ResultRoute],
     options: Options,
-) -> Result<Link> {
-    let link = configure_addresses(pod, ifname, interface, ips, options)?;
-    configure_routes(pod, &link, interface, ips, routes)?;
-    Ok(link)
+) -> Result<()> {
+    configure_addresses(pod, link, interface, ips, options)?;
+    configure_routes(pod, link, interface, ips, routes)
 }
 
 /// The first half of [`configure`], for a plugin that has routes of its own between the two: addresses, and up.
@@ -50,23 +49,21 @@ pub fn configure(
 /// As there.
 pub fn configure_addresses(
     pod: &mut Netlink,
-    ifname: &str,
+    link: &Link,
     interface: usize,
     ips: &[IpConfig],
     options: Options,
-) -> Result<Link> {
-    let link = link::get(pod, ifname)?;
-    let link =
-        link.ok_or_else(|| Error::os(format!("failed to lookup {ifname:?} in {}", pod.netns()), libc::ENODEV))?;
+) -> Result<()> {
     let is_anothers = |ip: &&IpConfig| ip.interface.is_some_and(|index| usize::try_from(index) != Ok(interface));
     if let Some(ip) = ips.iter().find(is_anothers) {
-        let doing = format!("failed to add IP addr {} to {ifname:?}", ip.address);
+        let doing = format!("failed to add IP addr {} to {:?}", ip.address, link.name);
         return Err(Error::other(doing, "invalid interface index"));
     }
     let ips = own(interface, ips);
+    let _step = libcni::log::step("addresses");
     let v6 = ips.iter().any(|ip| !ip.address.is_ipv4());
     if v6 {
-        enable_ipv6(pod, ifname)?;
+        enable_ipv6(pod, &link.name)?;
     }
     for ip in &ips {
         addr::add(pod, link.index, &ip.address, !options.dad)?;
@@ -77,7 +74,7 @@ pub fn configure_addresses(
     if v6 && options.dad {
         addr::wait_dad(pod, link.index, DAD_TIMEOUT)?;
     }
-    Ok(link)
+    Ok(())
 }
 
 /// The second half: the routes of the result, by the gateways of the pod's addresses.
@@ -91,6 +88,7 @@ pub fn configure_routes(
     ips: &[IpConfig],
     routes: &[ResultRoute],
 ) -> Result<()> {
+    let _step = libcni::log::step("routes");
     let gateways = Gateways::of(&own(interface, ips));
     for wanted in routes {
         route::add(pod, &programmed(wanted, &gateways, link.index))?;
@@ -107,14 +105,17 @@ fn own(interface: usize, ips: &[IpConfig]) -> Vec<&IpConfig> {
 /// Before the first IPv6 address: the runtime may have switched IPv6 off, and the kernel forgets the addresses of a link
 /// that goes down.
 fn enable_ipv6(pod: &Netlink, ifname: &str) -> Result<()> {
-    for name in ["lo", ifname] {
-        let key = format!("net/ipv6/conf/{name}/disable_ipv6");
-        match sysctl::set(pod, &key, "0") {
-            Err(error) if !error.is_not_found() => return Err(error),
-            _ => {} // whether there is IPv6 at all, the next step says
+    // One visit for all of them.
+    pod.in_netns(|| {
+        for name in ["lo", ifname] {
+            let key = format!("net/ipv6/conf/{name}/disable_ipv6");
+            match sysctl::set(pod, &key, "0") {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {} // whether there is IPv6 at all, the next step says
+            }
         }
-    }
-    sysctl::set(pod, &format!("net/ipv6/conf/{ifname}/keep_addr_on_down"), "1")
+        sysctl::set(pod, &format!("net/ipv6/conf/{ifname}/keep_addr_on_down"), "1")
+    })?
 }
 
 /// The next hops that routes without one inherit: the first of each family.

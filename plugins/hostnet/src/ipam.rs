@@ -15,6 +15,7 @@ use crate::undo::Undo;
 /// # Errors
 /// What the IPAM plugin says; or it gave no address, or one that is in none of the subnets it was told to use.
 pub fn add<'a, C>(req: &'a Request<C>, plugin: &'a str, undo: &mut Undo<'a>) -> Result<Success, Error> {
+    let _step = libcni::log::step("ipam");
     let lease = delegate::add(req, plugin)?;
     undo.push("release the lease", || delegate::undo_add(req, plugin));
     if lease.ips.is_empty() {
@@ -40,6 +41,7 @@ pub fn add<'a, C>(req: &'a Request<C>, plugin: &'a str, undo: &mut Undo<'a>) -> 
 /// # Errors
 /// What the IPAM plugin says.
 pub fn del<C>(req: &Request<C>, plugin: &str) -> Result<(), Error> {
+    let _step = libcni::log::step("ipam");
     delegate::del(req, plugin)
 }
 
@@ -48,6 +50,7 @@ pub fn del<C>(req: &Request<C>, plugin: &str) -> Result<(), Error> {
 /// # Errors
 /// What the IPAM plugin says.
 pub fn check<C>(req: &Request<C>, plugin: &str) -> Result<(), Error> {
+    let _step = libcni::log::step("ipam");
     delegate::check(req, plugin)
 }
 
@@ -56,6 +59,7 @@ pub fn check<C>(req: &Request<C>, plugin: &str) -> Result<(), Error> {
 /// # Errors
 /// What the IPAM plugin says.
 pub fn status<C>(network: &Network<C>, plugin: &str) -> Result<(), Error> {
+    let _step = libcni::log::step("ipam");
     delegate::status(network, plugin)
 }
 
@@ -64,7 +68,26 @@ pub fn status<C>(network: &Network<C>, plugin: &str) -> Result<(), Error> {
 /// # Errors
 /// What the IPAM plugin says.
 pub fn gc<C>(network: &Network<C>, plugin: &str) -> Result<(), Error> {
+    let _step = libcni::log::step("ipam");
     delegate::gc(network, plugin)
+}
+
+/// Addresses like those that pods will get, one of each IP version that the configuration tells of. None where it says
+/// nothing, as for a daemon's.
+pub fn samples<C>(network: &Network<C>) -> Vec<Cidr> {
+    let mut known = subnets(network.stdin());
+    known.extend(addresses(network.stdin()));
+    let of = |ipv4: bool| known.iter().find(|cidr| cidr.is_ipv4() == ipv4).copied();
+    [of(true), of(false)].into_iter().flatten().collect()
+}
+
+/// The addresses that are written in the configuration, in `static`'s key.
+fn addresses(stdin: &[u8]) -> Vec<Cidr> {
+    let Ok(Value::Object(conf)) = json::parse(stdin) else { return Vec::new() };
+    let ipam = json::get(&conf, "ipam").and_then(Value::as_object);
+    let written = ipam.and_then(|ipam| json::get(ipam, "addresses")).and_then(Value::as_array);
+    let written = written.into_iter().flatten().filter_map(Value::as_object);
+    written.filter_map(|address| json::get(address, "address")?.as_str()?.parse().ok()).collect()
 }
 
 /// The subnets that addresses are to come from, as far as the configuration says so in host-local's keys, which

@@ -2,11 +2,13 @@
 //! `unsafe`. One module is one noun of the kernel; README.md has the rules of the house.
 
 pub mod addr;
+pub mod announcement;
 pub mod bridge;
 pub mod conntrack;
 pub mod egress;
 pub mod endpoint;
 pub mod error;
+pub mod forwarding;
 pub mod ifb;
 pub mod ipam;
 pub mod iptables;
@@ -25,6 +27,7 @@ pub mod spoof_check;
 mod sys;
 pub mod sysctl;
 pub mod tc;
+pub mod trial;
 pub mod undo;
 pub mod valid;
 pub mod veth;

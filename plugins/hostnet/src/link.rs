@@ -1,23 +1,26 @@
 //! Network interfaces, of whatever kind: looked up, changed, removed, waited for.
 
+mod read;
+
 use std::time::{Duration, Instant};
 
 use libcni::types::names::IFNAME_MAX;
 use libcni::types::{Interface, Mac};
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
 use netlink_packet_route::RouteNetlinkMessage;
 pub use netlink_packet_route::link::State as OperState;
-use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, InfoBridge, InfoBridgePort, InfoData, InfoPortData, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage,
-};
+use netlink_packet_route::link::{AfSpecInet, AfSpecUnspec, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
 
 use crate::bridge::Port;
 use crate::error::{Error, Result};
+use crate::netlink::raw;
 use crate::netlink::{Event, Netlink};
 
 /// `IFLA_ALT_IFNAME` of linux/if_link.h.
 const IFLA_ALT_IFNAME: u16 = 53;
+/// `IFLA_INET_CONF` of linux/if_link.h and `IPV4_DEVCONF_ARP_NOTIFY` of linux/ip.h.
+const IFLA_INET_CONF: u16 = 1;
+const ARP_NOTIFY: u16 = 22;
 /// `RTNLGRP_LINK` of linux/rtnetlink.h.
 const RTNLGRP_LINK: u32 = 1;
 
@@ -75,81 +78,6 @@ impl Link {
         let mac = self.mac.map(|mac| mac.to_string()).unwrap_or_default();
         Interface { name: self.name.clone(), mac, ..Interface::default() }
     }
-
-    pub(crate) fn read(message: &LinkMessage) -> Self {
-        let flags = message.header.flags;
-        let mut link = Self {
-            index: message.header.index,
-            name: String::new(),
-            kind: None,
-            mac: None,
-            mtu: 0,
-            up: flags.contains(LinkFlags::Up),
-            oper: OperState::Unknown,
-            running: flags.contains(LinkFlags::Running),
-            carrier: flags.contains(LinkFlags::LowerUp),
-            promisc: flags.contains(LinkFlags::Promisc),
-            allmulti: flags.contains(LinkFlags::Allmulti),
-            txqlen: 0,
-            master: None,
-            parent: None,
-            parent_netns: None,
-            alias: None,
-            accept_ra: None,
-            vlan_filtering: None,
-            port: None,
-        };
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name.clone_from(name),
-                LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac::new),
-                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-                LinkAttribute::TxQueueLen(length) => link.txqlen = *length,
-                LinkAttribute::OperState(state) => link.oper = *state,
-                LinkAttribute::Controller(index) => link.master = Some(*index),
-                LinkAttribute::Link(index) => link.parent = Some(*index),
-                LinkAttribute::LinkNetNsId(id) => link.parent_netns = Some(*id),
-                LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
-                LinkAttribute::AfSpecUnspec(specs) => specs.iter().for_each(|spec| link.read_spec(spec)),
-                LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| link.read_info(info)),
-                _ => {}
-            }
-        }
-        link
-    }
-
-    /// Of what each IP version knows about the link, what would otherwise be read from a file of `/proc/sys`.
-    fn read_spec(&mut self, spec: &AfSpecUnspec) {
-        let AfSpecUnspec::Inet6(specs) = spec else { return };
-        self.accept_ra = specs.iter().find_map(|spec| match spec {
-            AfSpecInet6::DevConf(conf) => Some(conf.accept_ra != 0),
-            _ => None,
-        });
-    }
-
-    fn read_info(&mut self, info: &LinkInfo) {
-        match info {
-            LinkInfo::Kind(kind) => self.kind = Some(kind.to_string()),
-            LinkInfo::Data(InfoData::Bridge(data)) => {
-                self.vlan_filtering = data.iter().find_map(|info| match info {
-                    InfoBridge::VlanFiltering(on) => Some(*on),
-                    _ => None,
-                });
-            }
-            LinkInfo::PortData(InfoPortData::BridgePort(data)) => {
-                let mut port = Port::default();
-                for info in data {
-                    match info {
-                        InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
-                        InfoBridgePort::Isolated(on) => port.isolated = *on,
-                        _ => {}
-                    }
-                }
-                self.port = Some(port);
-            }
-            _ => {}
-        }
-    }
 }
 
 /// The link of this name or alternative name.
@@ -179,8 +107,10 @@ fn get_one(nl: &mut Netlink, mut request: LinkMessage, doing: impl FnOnce() -> S
     let answer = nl.socket.get(RouteNetlinkMessage::GetLink(request));
     let doing = || format!("{} in {}", doing(), nl.netns());
     match answer {
-        Ok(RouteNetlinkMessage::NewLink(link)) => Ok(Some(Link::read(&link))),
-        Ok(_) => Err(Error::other(doing(), "the kernel answered with something else")),
+        Ok(answer) => match Link::read(&answer) {
+            Some(link) => Ok(Some(link)),
+            None => Err(Error::other(doing(), "the kernel answered with something else")),
+        },
         Err(failure) if failure.errno() == Some(libc::ENODEV) => Ok(None),
         Err(failure) => Err(failure.doing(doing())),
     }
@@ -195,13 +125,7 @@ pub fn list(nl: &mut Netlink) -> Result<Vec<Link>> {
     request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     let answers = nl.socket.dump(RouteNetlinkMessage::GetLink(request));
     let answers = answers.map_err(|failure| failure.doing(format!("list links in {}", nl.netns())))?;
-    Ok(answers
-        .iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => Some(Link::read(link)),
-            _ => None,
-        })
-        .collect())
+    Ok(answers.iter().filter_map(Link::read).collect())
 }
 
 /// Sets a link up.
@@ -210,6 +134,18 @@ pub fn list(nl: &mut Netlink) -> Result<Vec<Link>> {
 /// The kernel's refusal.
 pub fn set_up(nl: &mut Netlink, index: u32) -> Result<()> {
     set_flag(nl, index, LinkFlags::Up, true, "set up")
+}
+
+/// Lets a link announce its IPv4 addresses when it comes up (`arp_notify`). It must be down still: of one message the
+/// kernel reads this last. Without a look into `/proc/sys`, which may be read-only, and where a namespace that has once
+/// been looked up makes every other's files dearer.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_arp_notify(nl: &mut Netlink, index: u32) -> Result<()> {
+    let conf = DefaultNla::new(IFLA_INET_CONF | NLA_F_NESTED, raw::number(ARP_NOTIFY, 1u32.to_ne_bytes()).to_vec());
+    let spec = AfSpecUnspec::Inet(vec![AfSpecInet::Other(conf)]);
+    set(nl, index, LinkAttribute::AfSpecUnspec(vec![spec]), "set arp_notify of")
 }
 
 /// Sets a link down.

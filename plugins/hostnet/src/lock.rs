@@ -25,6 +25,7 @@ impl Lock {
     /// # Errors
     /// The file cannot be made, or somebody holds the lock all that time.
     pub fn take(path: &Path, patience: Duration) -> Result<Self> {
+        let _step = libcni::log::step("lock");
         let doing = || format!("lock {}", path.display());
         if let Some(directory) = path.parent() {
             let made = DirBuilder::new().recursive(true).mode(0o755).create(directory);

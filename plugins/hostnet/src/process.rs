@@ -2,6 +2,7 @@
 //! A plugin that hangs keeps a pod from starting and kubelet from asking again. Nor does it outlive the plugin: one that
 //! waits for iptables' lock while a runtime loses patience would make its rules after the DEL that follows.
 
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 /// Runs a program with `input` as its standard input.
 pub fn run(program: &Path, args: &[&str], input: &[u8]) -> Result<Output, Error> {
+    let _step = libcni::log::step(program.file_name().and_then(OsStr::to_str).unwrap_or("program"));
     run_within(program, args, input, DEADLINE)
 }
 

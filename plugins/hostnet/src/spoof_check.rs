@@ -88,6 +88,7 @@ impl Names {
 /// Lets only frames with the source address `mac` in through `host_veth`, the host's end of the pod's
 /// link. What an earlier ADD of the same owner left is replaced.
 pub fn add(owner: &Owner, host_veth: &str, mac: Mac) -> Result<(), Error> {
+    let _step = libcni::log::step("spoof check");
     let names = Names::of(owner);
     Nft::default().settle(|nft| {
         let mut batch = Batch::default();
@@ -124,6 +125,7 @@ pub fn remove(owner: &Owner) -> Result<(), Error> {
 
 /// [`remove`] over a connection of the caller's: one that also removes links does so before it drops the connection.
 pub fn remove_over(nft: &mut Nft, owner: &Owner) -> Result<(), Error> {
+    let _step = libcni::log::step("spoof check");
     let names = Names::of(owner);
     let removed = nft.settle(|nft| {
         let mut batch = Batch::default();
@@ -152,6 +154,7 @@ fn remove_chains(nft: &mut Nft, names: &Names, batch: &mut Batch) -> Result<(), 
 /// The reference's do not say of which network they are. One goes if the host's end that it is for is gone, as then it
 /// checks nothing, for no network; and if it is not that of a valid attachment.
 pub fn remove_all_but(nft: &mut Nft, valid: &Valid) -> Result<(), Error> {
+    let _step = libcni::log::step("spoof check");
     let removed = nft.settle(|nft| {
         let mut batch = Batch::default();
         let mut is_used: BTreeMap<String, bool> = BTreeMap::new();

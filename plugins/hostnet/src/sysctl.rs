@@ -34,15 +34,6 @@ pub fn set(nl: &Netlink, key: &str, value: &str) -> Result<()> {
     nl.in_netns(|| make(&path, value))?.map_err(|error| Error::io(doing(), &error))
 }
 
-/// [`set`] of several keys that may fail, each by itself, with one visit to the namespace.
-pub fn try_all(nl: &Netlink, wanted: &[(String, &str)]) {
-    let _ = nl.in_netns(|| {
-        for (key, value) in wanted {
-            let _ = path(key).map(|path| make(&path, value));
-        }
-    });
-}
-
 /// The file is looked up once: below `net` that takes the longer the more network namespaces there are.
 fn make(path: &Path, value: &str) -> io::Result<()> {
     let is_same = |present: &[u8]| present.trim_ascii_end() == value.as_bytes();
@@ -62,26 +53,6 @@ fn make(path: &Path, value: &str) -> io::Result<()> {
         Err(_) if fs::read(path).is_ok_and(|present| is_same(&present)) => Ok(()),
         Err(_) => fs::write(path, value),
     }
-}
-
-/// Lets the node forward packets of a family, as a gateway must. It is never taken back: others may rely on it.
-///
-/// # Errors
-/// The key cannot be written, or the kernel does not have the family.
-pub fn enable_forwarding(nl: &Netlink, ipv4: bool) -> Result<()> {
-    set(nl, forwarding(ipv4), "1")
-}
-
-/// Whether the node forwards packets of a family.
-///
-/// # Errors
-/// The key cannot be read.
-pub fn is_forwarding(nl: &Netlink, ipv4: bool) -> Result<bool> {
-    Ok(get(nl, forwarding(ipv4))?.is_some_and(|value| value != "0"))
-}
-
-fn forwarding(ipv4: bool) -> &'static str {
-    if ipv4 { "net/ipv4/ip_forward" } else { "net/ipv6/conf/all/forwarding" }
 }
 
 /// The file of a key. `None` for a key that would lead out of `/proc/sys`: `..`, `.`, an empty part.

@@ -32,9 +32,15 @@ impl<'a> Undo<'a> {
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
+        if self.steps.is_empty() {
+            return;
+        }
+        let _step = libcni::log::step("undo");
         while let Some((what, step)) = self.steps.pop() {
+            let _step = libcni::log::step(&what);
             if let Err(error) = step() {
                 eprintln!("undo: {what}: {error}");
+                libcni::log::note(|| format!("undo: {what}: {error}"));
             }
         }
     }

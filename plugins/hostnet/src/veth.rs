@@ -54,6 +54,7 @@ pub fn create<I>(host: &mut Netlink, pod: &mut Netlink, conf: &VethConf<'_, I>) 
 where
     I: IntoIterator<Item = String> + Clone,
 {
+    let _step = libcni::log::step("veth");
     // For an MTU out of its range (68 to 65535) the kernel's driver has no words of its own.
     let mtu = conf.mtu.map(|mtu| format!(" of mtu {mtu}")).unwrap_or_default();
     let doing = || format!("create veth pair {}{mtu}", conf.pod_name);
@@ -86,18 +87,42 @@ pub fn undo_create(veth: &Veth, undo: &mut Undo<'_>) {
 /// # Errors
 /// It does not within 2.55 s.
 pub fn wait_up(host: &mut Netlink, veth: &Veth) -> Result<()> {
+    let _step = libcni::log::step("carrier");
     link::wait_up(host, veth.host.index, UP_WITHIN).map(drop)
 }
 
-/// Removes the owner's pair, by its end in the pod. Gone already is fine.
+/// Removes the owner's pair, by its end in the pod. Gone already is fine. `false`: the interface of that name is another
+/// attachment's, and stays. A runtime sends DEL for an ADD that failed, and it may have failed because another network had
+/// the name already.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn remove(pod: Option<&mut Netlink>, owner: &Owner) -> Result<()> {
-    match pod {
-        Some(pod) => link::remove(pod, owner.ifname.as_str()).map(drop),
-        None => remove_host_end(owner),
+pub fn remove(pod: Option<&mut Netlink>, owner: &Owner) -> Result<bool> {
+    let _step = libcni::log::step("veth");
+    let Some(pod) = pod else { return remove_host_end(owner).map(|()| true) };
+    let Some(inside) = link::get(pod, owner.ifname.as_str())? else { return Ok(true) };
+    if host_end(&mut Netlink::open()?, &inside)?.is_some_and(|end| is_anothers(&end, owner)) {
+        return Ok(false);
     }
+    link::remove_by_index(pod, inside.index).map(|_| true)
+}
+
+/// The host's end of the pair whose end in the pod is `inside`; `None` where that is no veth, or its other end is not on
+/// the host. An index says little in another namespace, so it must point back, too.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn host_end(host: &mut Netlink, inside: &Link) -> Result<Option<Link>> {
+    let (Some(index), Some(_), true) = (inside.parent, inside.parent_netns, inside.is_kind("veth")) else {
+        return Ok(None);
+    };
+    let end = link::get_by_index(host, index)?;
+    Ok(end.filter(|end| end.is_kind("veth") && end.parent == Some(inside.index)))
+}
+
+/// Whether a host's end says that it is another attachment's. The reference's say nothing.
+pub fn is_anothers(end: &Link, owner: &Owner) -> bool {
+    owner_of(end).is_some_and(|named| named != *owner)
 }
 
 /// A namespace whose path is gone may live on, held by a process: then the pair is there as well, and answers for an
@@ -120,6 +145,7 @@ fn remove_host_end(owner: &Owner) -> Result<()> {
 /// # Errors
 /// What could not be removed; the others are.
 pub fn remove_all_but(valid: &Valid) -> Result<()> {
+    let _step = libcni::log::step("veth");
     let mut host = Netlink::open()?;
     let mut failed = Vec::new();
     for link in link::list(&mut host)?.iter().filter(|link| is_stale(link, valid)) {
@@ -131,10 +157,14 @@ pub fn remove_all_but(valid: &Valid) -> Result<()> {
     Err(Error::other(format!("remove stale veth pairs of network {}", valid.network()), failed.join("; ")))
 }
 
-/// Anybody may write an alias: the name must be of the same owner.
 fn is_stale(link: &Link, valid: &Valid) -> bool {
+    owner_of(link).is_some_and(|owner| valid.is_stale(&owner))
+}
+
+/// Whose a host's end is. Anybody may write an alias: the name must be of the same owner.
+fn owner_of(link: &Link) -> Option<Owner> {
     let owner = link.alias.as_deref().filter(|_| link.is_kind("veth")).and_then(Owner::from_alias);
-    owner.is_some_and(|owner| valid.is_stale(&owner) && host_names(&owner).any(|name| name == link.name))
+    owner.filter(|owner| host_names(owner).any(|name| name == link.name))
 }
 
 fn message<I>(pod: &Netlink, conf: &VethConf<'_, I>, host_name: &str) -> LinkMessage {
@@ -156,11 +186,13 @@ fn message<I>(pod: &Netlink, conf: &VethConf<'_, I>, host_name: &str) -> LinkMes
 }
 
 fn look_up(host: &mut Netlink, pod: &mut Netlink, host_name: &str, pod_name: &str) -> Result<Veth> {
-    refuse_router_advertisements(host, host_name);
     let gone = || Error::os(format!("create veth pair {pod_name}"), libc::ENODEV);
     let ends = link::get(host, host_name).and_then(|host| Ok((host, link::get(pod, pod_name)?)));
     match ends {
-        Ok((Some(host), Some(pod))) => Ok(Veth { host, pod }),
+        Ok((Some(mut end), Some(pod))) => {
+            refuse_router_advertisements(host, &mut end);
+            Ok(Veth { host: end, pod })
+        }
         other => {
             // Nobody else knows of the pair yet: it cannot stay.
             link::remove(host, host_name)?;
@@ -172,10 +204,14 @@ fn look_up(host: &mut Netlink, pod: &mut Netlink, host_name: &str, pod_name: &st
 /// Keeps a host-side interface from taking addresses and routes from what a pod sends (CVE-2020-10749). It must be
 /// down still. Without IPv6, or with an MTU too small for it, there is nothing to refuse; a `/proc/sys` that
 /// cannot be written (plugins in an unprivileged container) does not keep a pod from its network, as with the reference.
-pub(crate) fn refuse_router_advertisements(host: &Netlink, name: &str) {
-    match sysctl::set(host, &format!("net/ipv6/conf/{name}/accept_ra"), "0") {
-        Err(error) if !error.is_not_found() => eprintln!("{name} may accept router advertisements: {error}"),
-        _ => {}
+pub(crate) fn refuse_router_advertisements(host: &Netlink, link: &mut Link) {
+    if link.accept_ra != Some(true) {
+        return;
+    }
+    match sysctl::set(host, &format!("net/ipv6/conf/{}/accept_ra", link.name), "0") {
+        Ok(()) => link.accept_ra = Some(false),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => eprintln!("{} may accept router advertisements: {error}", link.name),
     }
 }
 

@@ -2,12 +2,18 @@
 //! installed on the node may have, or the other suite made the rules.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
+use hostnet::iptables::Version;
 use hostnet::masquerade::Backend;
 use hostnet::nft::{self, Nft};
+use hostnet::ports::{Mapping, Protocol};
+use hostnet::trial::POD;
 use hostnet::{Error, Owner};
-use libcni::types::NetworkName;
+use libcni::types::{Cidr, NetworkName};
 
+use crate::conditions::Conditions;
+use crate::conf::{Conf, Mark, Masquerade};
 use crate::pod::Forward;
 use crate::{iptables, nftables};
 
@@ -16,6 +22,7 @@ use crate::{iptables, nftables};
 /// # Errors
 /// Some rules may be there; [`remove`] takes them away.
 pub fn add(backend: Option<Backend>, owner: &Owner, forwards: &[Forward<'_>]) -> Result<(), Error> {
+    let _step = libcni::log::step("port mappings");
     let addrs: Vec<IpAddr> = forwards.iter().map(|forward| forward.pod.addr()).collect();
     let made_by = make(backend, forwards)?;
     let mut nft = Nft::default();
@@ -47,6 +54,7 @@ fn make(backend: Option<Backend>, forwards: &[Forward<'_>]) -> Result<Backend, E
 /// # Errors
 /// Something is left.
 pub fn remove(owner: &Owner, addrs: &[IpAddr]) -> Result<(), Error> {
+    let _step = libcni::log::step("port mappings");
     let mut nft = Nft::default();
     let mut failed = remove_nftables(&mut nft, owner, addrs);
     failed.extend(remove_iptables(&mut nft, owner));
@@ -69,6 +77,7 @@ fn remove_iptables(nft: &mut Nft, owner: &Owner) -> Vec<String> {
 /// # Errors
 /// Something is left.
 pub fn remove_all_but(network: &NetworkName, valid: &[Owner]) -> Result<(), Error> {
+    let _step = libcni::log::step("port mappings");
     let mut failed = Vec::new();
     failed.extend(error_if(nftables::remove_all_but(&mut Nft::default(), network, valid), Nft::is_usable));
     failed.extend(error_if(iptables::remove_all_but(network, valid), iptables::is_usable));
@@ -89,6 +98,7 @@ fn join(doing: &str, failed: &[String]) -> Result<(), Error> {
 /// # Errors
 /// What is missing or different.
 pub fn check(backend: Option<Backend>, forwards: &[Forward<'_>]) -> Result<(), Error> {
+    let _step = libcni::log::step("port mappings");
     let with_iptables = || forwards.iter().try_for_each(iptables::check);
     let with_nftables = || forwards.iter().try_for_each(nftables::check);
     match backend {
@@ -100,19 +110,23 @@ pub fn check(backend: Option<Backend>, forwards: &[Forward<'_>]) -> Result<(), E
     }
 }
 
-/// Whether an ADD could make rules now.
+/// Makes the rules of a mapping once: in a [`hostnet::trial`], for STATUS. Without what is on the node alone: a chain of
+/// somebody else's that marks packets, and what conditions may name.
 ///
 /// # Errors
-/// Why not.
-pub fn status(backend: Option<Backend>, has_conditions: bool) -> Result<(), Error> {
-    let refuse = |name: &str| Err(Error::other(format!("use {name}"), "it does not work on this node"));
-    match backend {
-        Some(Backend::Iptables) if !iptables::is_usable() => refuse("iptables"),
-        Some(Backend::Nftables) if !Nft::is_usable() => refuse("nf_tables"),
-        Some(Backend::Nftables) if has_conditions && !nft::is_installed() => {
-            Err(Error::other("apply conditions", "they need the nft program, which is not in PATH"))
-        }
-        None if !iptables::is_usable() && !Nft::is_usable() => refuse("iptables or nf_tables"),
-        _ => Ok(()),
+/// Why they could not be made.
+pub fn try_out(conf: &Conf, owner: &Owner) -> Result<(), Error> {
+    if conf.backend == Some(Backend::Nftables) && !conf.conditions.is_empty() && !nft::is_installed() {
+        return Err(Error::other("apply conditions", "they need the nft program, which is not in PATH"));
     }
+    let Some(pod) = Cidr::new(IpAddr::V4(POD), 24) else { return Ok(()) };
+    let any = NonZeroU16::MAX;
+    let mappings = [Mapping { protocol: Protocol::Tcp, host_port: any, container_port: any, host_ip: None }];
+    let masquerade = match conf.masquerade.mark() {
+        Some(Mark::Chain(_)) => &Masquerade::Off,
+        _ => &conf.masquerade,
+    };
+    let conditions = &Conditions::default();
+    make(conf.backend, &[Forward { version: Version::V4, owner, pod, mappings: &mappings, masquerade, conditions }])
+        .map(drop)
 }

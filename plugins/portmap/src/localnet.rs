@@ -33,6 +33,7 @@ const COMMENT: &str = "127.0.0.0/8 stays the node's own where portmap has set ro
 /// # Errors
 /// The sysctl cannot be set.
 pub fn ensure(host: &mut Netlink, pod: IpAddr) -> Result<(), Error> {
+    let _step = libcni::log::step("route_localnet");
     let Some(key) = key(host, pod)? else { return Ok(()) };
     // Without nf_tables in the kernel it is as with the reference.
     if let Err(error) = guard() {

@@ -21,7 +21,7 @@ mod stale;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
-use hostnet::{Netlink, Owner, Undo};
+use hostnet::{Netlink, Owner, Undo, trial};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::{Code, Error, Success};
 
@@ -101,9 +101,7 @@ impl Plugin for Portmap {
     }
 
     fn status(&self, network: &Network<Conf>) -> Result<(), Error> {
-        let conf = network.conf();
-        let usable = backend::status(conf.backend, !conf.conditions.is_empty());
-        usable.map_err(|error| Error::new(Code::NOT_AVAILABLE, error.to_string()))
+        trial::run(network, |_, owner| backend::try_out(network.conf(), owner))
     }
 }
 

@@ -14,6 +14,7 @@ use hostnet::{Error, Netlink, addr};
 /// # Errors
 /// The kernel's refusal.
 pub fn forget_others(host: &mut Netlink, mappings: &[Mapping], pods: &[IpAddr]) -> Result<(), Error> {
+    let _step = libcni::log::step("conntrack");
     forget(host, mappings, pods, None)
 }
 
@@ -23,6 +24,7 @@ pub fn forget_others(host: &mut Netlink, mappings: &[Mapping], pods: &[IpAddr]) 
 /// # Errors
 /// The kernel's refusal.
 pub fn forget_own(host: &mut Netlink, mappings: &[Mapping], pods: &[IpAddr]) -> Result<(), Error> {
+    let _step = libcni::log::step("conntrack");
     if pods.is_empty() {
         return forget(host, mappings, &[IpAddr::from([0; 4]), IpAddr::from([0; 16])], None);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use hostnet::link::Link;
 use hostnet::route::{self, Filter, Route};
-use hostnet::{Error, Netlink, addr, sysctl};
+use hostnet::{Error, Netlink, addr, forwarding};
 use libcni::types::Cidr;
 
 use crate::lease::Ends;
@@ -14,6 +14,7 @@ const SCOPE_HOST: u8 = 254;
 
 /// Gives the end its addresses and routes, and lets the node forward.
 pub fn configure(host: &mut Netlink, end: &Link, ends: &[Ends]) -> Result<(), Error> {
+    let _step = libcni::log::step("gateway");
     for gateway in gateways(ends) {
         addr::add(host, end.index, &gateway, true)?;
     }
@@ -22,7 +23,7 @@ pub fn configure(host: &mut Netlink, end: &Link, ends: &[Ends]) -> Result<(), Er
     }
     for ipv4 in [true, false] {
         if ends.iter().any(|ends| ends.pod.is_ipv4() == ipv4) {
-            sysctl::enable_forwarding(host, ipv4)?;
+            forwarding::ensure(host, ipv4)?;
         }
     }
     Ok(())
@@ -42,7 +43,7 @@ pub fn check(host: &mut Netlink, end: &Link, ends: &[Ends]) -> Result<(), Error>
         if !routes.iter().any(|route| route.satisfies(&to_pod(end, ends))) {
             return Err(Error::other(doing(), format!("there is no route to the pod's address {}", ends.pod.addr())));
         }
-        if !sysctl::is_forwarding(host, ends.pod.is_ipv4())? {
+        if !forwarding::get(host, ends.pod.is_ipv4())? {
             return Err(Error::other(doing(), format!("the node does not forward for {}", ends.pod.addr())));
         }
     }

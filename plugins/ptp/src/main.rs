@@ -17,7 +17,7 @@ mod pod;
 use std::process::ExitCode;
 
 use hostnet::nft::Nft;
-use hostnet::{Netlink, Owner, Undo, Valid, egress, ipam, masquerade, veth};
+use hostnet::{Netlink, Owner, Undo, Valid, egress, ipam, masquerade, trial, veth};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::{Error, Success};
 
@@ -42,7 +42,7 @@ impl Plugin for Ptp {
         // Once more, to go before the lease: nobody may be given an address that this pod still answers for.
         veth::undo_create(&veth, &mut undo);
         let ends = lease::complete(lease, &mut result)?;
-        pod::configure(&mut pod, req, &ends, &result)?;
+        pod::configure(&mut pod, &veth.pod, &ends, &result)?;
         host::configure(&mut host, &veth.host, &ends)?;
         conf.egress.ensure(req, &owner, &result.ips, &mut undo)?;
         veth::wait_up(&mut host, &veth)?;
@@ -61,7 +61,8 @@ impl Plugin for Ptp {
         let link = veth::remove(pod.as_mut(), &owner).map_err(Error::from);
         // An address that the pod still answers for must not be given to another.
         let lease = req.ipam().filter(|_| link.is_ok()).map_or(Ok(()), |ipam| ipam::del(req, ipam));
-        Error::join([masquerade, link, lease].into_iter().filter_map(Result::err).collect())
+        nft.close();
+        Error::join([masquerade, link.map(drop), lease].into_iter().filter_map(Result::err).collect())
     }
 
     fn check(&self, req: &Request<Conf>) -> Result<(), Error> {
@@ -77,10 +78,15 @@ impl Plugin for Ptp {
         let masquerade = masquerade::remove_all_but(&mut nft, &valid).map_err(Error::from);
         let links = veth::remove_all_but(&valid).map_err(Error::from);
         let leases = if links.is_ok() { ipam_gc() } else { Ok(()) };
+        nft.close();
         Error::join([masquerade, links, leases].into_iter().filter_map(Result::err).collect())
     }
 
     fn status(&self, network: &Network<Conf>) -> Result<(), Error> {
+        trial::run(network, |nl, owner| {
+            pair::try_out(nl, network.conf(), owner)?;
+            network.conf().egress.try_out(owner, &ipam::samples(network))
+        })?;
         ipam::status(network, &network.conf().ipam)
     }
 }

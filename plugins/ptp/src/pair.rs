@@ -18,18 +18,21 @@ pub fn create(
     owner: &Owner,
     undo: &mut Undo<'_>,
 ) -> Result<Veth, Error> {
-    let wanted = VethConf {
-        pod_name: req.ifname().as_str(),
-        host_names: veth::host_names(owner),
-        mac: None,
-        mtu: req.conf().mtu,
-        master: None,
-    };
-    let veth = veth::create(host, pod, &wanted)?;
+    let veth = veth::create(host, pod, &wanted(req.conf(), owner))?;
     veth::undo_create(&veth, undo);
     link::set_alias(host, veth.host.index, &owner.alias())?;
     link::set_up(host, veth.host.index)?;
     Ok(veth)
+}
+
+/// Makes a pair whose ends are both in the one namespace, for STATUS.
+pub fn try_out(nl: &mut Netlink, conf: &Conf, owner: &Owner) -> Result<(), Error> {
+    veth::create(nl, &mut Netlink::open()?, &wanted(conf, owner)).map(drop)
+}
+
+fn wanted<'a>(conf: &Conf, owner: &'a Owner) -> VethConf<'a, impl Iterator<Item = String> + Clone + use<'a>> {
+    let (pod_name, host_names) = (owner.ifname.as_str(), veth::host_names(owner));
+    VethConf { pod_name, host_names, mac: None, mtu: conf.mtu, master: None }
 }
 
 /// The interfaces of the result, in the reference's order: host's end, pod's end.

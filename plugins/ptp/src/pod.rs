@@ -3,10 +3,8 @@
 use hostnet::link::Link;
 use hostnet::route::{self, Filter, Route, SCOPE_LINK};
 use hostnet::{Error, Netlink, endpoint};
-use libcni::plugin::Request;
 use libcni::types::{Cidr, Success};
 
-use crate::conf::Conf;
 use crate::lease::Ends;
 use crate::pair;
 
@@ -14,11 +12,10 @@ use crate::pair;
 const BY_KERNEL: u8 = 2;
 
 /// Gives the end its addresses, sets it up, and adds the ways to the gateways before the routes that need them.
-pub fn configure(pod: &mut Netlink, req: &Request<Conf>, ends: &[Ends], result: &Success) -> Result<(), Error> {
-    let ifname = req.ifname().as_str();
+pub fn configure(pod: &mut Netlink, link: &Link, ends: &[Ends], result: &Success) -> Result<(), Error> {
     // Nobody else is on the link to have the addresses: there is no need to ask.
     let no_dad = endpoint::Options { dad: false };
-    let link = endpoint::configure_addresses(pod, ifname, pair::POD, &result.ips, no_dad)?;
+    endpoint::configure_addresses(pod, link, pair::POD, &result.ips, no_dad)?;
     for ends in ends {
         // The kernel's route to the subnet says that it is on the link. /32 and /128 bring none.
         let on_link = Route { oif: Some(link.index), protocol: Some(BY_KERNEL), ..Route::to(ends.pod) };
@@ -26,10 +23,10 @@ pub fn configure(pod: &mut Netlink, req: &Request<Conf>, ends: &[Ends], result: 
             route::remove(pod, &on_link)?;
         }
     }
-    for route in routes(&link, ends) {
+    for route in routes(link, ends) {
         route::add(pod, &route)?;
     }
-    endpoint::configure_routes(pod, &link, pair::POD, &result.ips, &result.routes)
+    endpoint::configure_routes(pod, link, pair::POD, &result.ips, &result.routes)
 }
 
 /// Compares the ways to the gateways; addresses and the other routes are compared as in every plugin.

@@ -62,6 +62,7 @@ impl Attributes {
     /// # Errors
     /// What the kernel refused, all of it.
     pub fn set(&self, pod: &mut Netlink, link: &Link) -> Result<(), Error> {
+        let _step = libcni::log::step("attributes");
         let mut refused = Vec::new();
         let mut note = |outcome: hostnet::Result<()>| refused.extend(outcome.err().map(Error::from));
         if let Some(mac) = self.mac.filter(|mac| link.mac != Some(*mac)) {

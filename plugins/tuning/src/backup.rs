@@ -61,11 +61,19 @@ impl Backup {
         Ok(read.ok())
     }
 
+    /// Whether it is of an attachment to another network: it has a second name, and not ours. What the reference made has none,
+    /// and is taken for ours.
+    pub fn is_anothers(&self) -> bool {
+        let names = fs::symlink_metadata(&self.path).map_or(0, |file| file.nlink());
+        names > 1 && !same_file(&self.path, &self.of_network)
+    }
+
     /// Keeps `before`, unless an earlier ADD has kept something: what it found is what was there first.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn ensure(&self, before: &Attributes) -> Result<(), Error> {
+        let _step = libcni::log::step("backup");
         let kept = self.get()?;
         let whole = kept.as_ref().map_or_else(|| before.clone(), |kept| kept.or(before));
         if kept.as_ref() == Some(&whole) && same_file(&self.path, &self.of_network) {
@@ -116,6 +124,7 @@ impl Backup {
 /// # Errors
 /// The kernel's refusal.
 pub fn remove_all_but(data_dir: &Path, network: &NetworkName, valid: &[Attachment]) -> Result<(), Error> {
+    let _step = libcni::log::step("backup");
     let directory = networks(data_dir, network);
     let entries = match open_directory(&directory).and_then(|()| fs::read_dir(&directory)) {
         Ok(entries) => entries,
@@ -200,7 +209,8 @@ fn write_new(path: &Path, attributes: &Attributes) -> io::Result<()> {
 
 fn remove_file(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if !is_absent(&error) => Err(error),
+        // A file system that is read-only says so before it looks.
+        Err(error) if !is_absent(&error) && fs::symlink_metadata(path).is_ok() => Err(error),
         _ => Ok(()),
     }
 }

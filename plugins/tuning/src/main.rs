@@ -58,6 +58,9 @@ impl Plugin for Tuning {
 
     fn del(&self, req: &Request<Conf>) -> Result<(), Error> {
         let backup = Backup::of(req);
+        if backup.is_anothers() {
+            return Ok(());
+        }
         let Some(before) = backup.get()? else { return backup.remove() };
         if let Some(netns) = req.netns_if_any().map(Netns::get).transpose()?.flatten() {
             restore(netns, req.ifname().as_str(), &before)?;

@@ -45,6 +45,7 @@ impl Sysctl {
     /// # Errors
     /// The kernel's refusal; there is no such key.
     pub fn set<'a>(&self, pod: &Netlink, ifname: &IfName, undo: &mut Undo<'a>) -> Result<(), Error> {
+        let _step = libcni::log::step("sysctls");
         let path = self.path_for(ifname);
         // What can only be written (`net/ipv4/route/flush`) has no value to go back to.
         let before = sysctl::get(pod, &path).ok().flatten();

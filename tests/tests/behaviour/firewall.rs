@@ -289,11 +289,7 @@ fn a_node_without_iptables() {
     host.plugin("firewall").del(&conf, &pod, "dummy0").success();
     assert!(!host.run("nft list chain inet cni_firewall pods").contains("accept"));
     let error = host.plugin("firewall").status(with(&conf, json!({"backend": "iptables"}))).failure();
-    assert_eq!(
-        (&error["code"], error["details"].as_str().unwrap().contains("iptables")),
-        (&json!(50), true),
-        "{error}"
-    );
+    assert_eq!((&error["code"], error["msg"].as_str().unwrap().contains("iptables")), (&json!(50), true), "{error}");
     let error = host.plugin("firewall").status(with(&conf, json!({"backend": "firewalld"}))).failure();
     assert_eq!(error["code"], 50);
 }

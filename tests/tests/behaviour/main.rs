@@ -3,9 +3,12 @@
 //! `cfg(test)` on each module tells clippy that its helper functions are tests too.
 
 #[cfg(test)]
+mod announcement;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod bandwidth;
+#[cfg(test)]
 mod bandwidth_agents;
 #[cfg(test)]
 mod bandwidth_conf;
@@ -38,11 +41,17 @@ mod bridge_routes;
 #[cfg(test)]
 mod chained_examples;
 #[cfg(test)]
+mod check_alarms;
+#[cfg(test)]
 mod conf_examples;
 #[cfg(test)]
 mod cves;
 #[cfg(test)]
 mod damage;
+#[cfg(test)]
+mod del_gone;
+#[cfg(test)]
+mod del_others;
 #[cfg(test)]
 mod firewall;
 #[cfg(test)]
@@ -71,6 +80,10 @@ mod hostile_files;
 mod hostile_size;
 #[cfg(test)]
 mod lab;
+#[cfg(test)]
+mod log;
+#[cfg(test)]
+mod log_journal;
 #[cfg(test)]
 mod loopback;
 #[cfg(test)]
@@ -119,6 +132,20 @@ mod services_chained;
 mod services_paths;
 #[cfg(test)]
 mod static_ipam;
+#[cfg(test)]
+mod status;
+#[cfg(test)]
+mod takeover;
+#[cfg(test)]
+mod takeover_back;
+#[cfg(test)]
+mod takeover_conf;
+#[cfg(test)]
+mod takeover_facts;
+#[cfg(test)]
+mod takeover_mixed;
+#[cfg(test)]
+mod takeover_old;
 #[cfg(test)]
 mod tuning;
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub const TOOLS: [&str; 12] = [
 ];
 
 /// A machine with another kernel, for what this one lacks.
-pub const VM: [&str; 3] = ["qemu-system-x86", "kmod", "xz-utils"];
+pub const VM: [&str; 4] = ["e2fsprogs", "qemu-system-x86", "kmod", "xz-utils"];
 
 /// Container runtimes that drive plugins. They are never installed: their packages start daemons.
 const CLIENTS: [&str; 3] = ["containerd", "runc", "podman"];

@@ -49,6 +49,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
         good &= status(&mut documentation)?;
     }
     good &= vlan(&workspace, &env, options)?;
+    good &= reboots(&workspace, &env, options)?;
     good &= clients(&workspace, &env, options)?;
     println!("{}", if good { "all tests passed" } else { "some tests FAILED" });
     Ok(good)
@@ -135,7 +136,31 @@ fn vlan(workspace: &Workspace, env: &Environment, options: &Options) -> Result<b
     let machine = vm::Machine::prepare(&workspace.target.join("vm"))?;
     let mut env = env.to_vec();
     env.push(("PATH", namespace::PATH.to_owned()));
-    Ok(machine.run(&test, &arguments, &env)? == 0)
+    Ok(machine.run(&test, &arguments, &env, &vm::Boot::default())? == 0)
+}
+
+/// The tests of `reboot`: each is what happens in one boot of a machine, in the order of their names, and the next has
+/// the disk that the last has left. The second boots with a clock that has lost the time.
+fn reboots(workspace: &Workspace, env: &Environment, options: &Options) -> Result<bool, String> {
+    let test = executable(&workspace.root, "reboot")?;
+    let mut arguments = vec!["--ignored".to_owned()];
+    arguments.extend(options.filters.iter().cloned());
+    if !has_tests(&test, &arguments)? {
+        return Ok(true);
+    }
+    println!("a virtual machine that is rebooted:");
+    debian::install(&debian::VM)?;
+    let machine = vm::Machine::prepare(&workspace.target.join("vm"))?;
+    let disk = machine.disk()?;
+    let mut env = env.to_vec();
+    env.push(("PATH", namespace::PATH.to_owned()));
+    for (boot, clock) in [("first_boot", None), ("second_boot", Some("1970-01-02T00:00:00"))] {
+        let arguments = ["--ignored", boot].map(str::to_owned);
+        if machine.run(&test, &arguments, &env, &vm::Boot { disk: Some(&disk), clock })? != 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The tests of `clients`: container runtimes, each in a machine of its own.

@@ -18,6 +18,18 @@ const BOOT_MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// What the tests use and the kernel does not load on demand from a network namespace.
 const MODULES: &str = "bridge br_netfilter veth 8021q dummy af_packet nf_tables nft_compat ip_tables ip6_tables";
 
+/// Where a machine that has a disk sees it.
+pub const DISK: &str = "/mnt/disk";
+
+/// What is different from one boot to the other.
+#[derive(Default)]
+pub struct Boot<'a> {
+    /// A file with an ext4 file system, which outlives the machine.
+    pub disk: Option<&'a Path>,
+    /// What the hardware's clock says, as `1970-01-02T00:00:00`; absent: the time.
+    pub clock: Option<&'a str>,
+}
+
 /// A kernel and an initial file system, ready to boot.
 pub struct Machine {
     directory: PathBuf,
@@ -44,26 +56,48 @@ impl Machine {
     }
 
     /// Runs a program as root in a new machine; what it prints appears here. Returns its exit status.
-    pub fn run(&self, program: &Path, arguments: &[String], env: &[(&str, String)]) -> Result<i32, String> {
+    pub fn run(
+        &self,
+        program: &Path,
+        arguments: &[String],
+        env: &[(&str, String)],
+        boot: &Boot<'_>,
+    ) -> Result<i32, String> {
         let script = self.directory.join("guest.sh");
-        fs::write(&script, guest_script(program, arguments, env)).map_err(|e| format!("write the script: {e}"))?;
+        fs::write(&script, guest_script(program, arguments, env, boot.disk.is_some()))
+            .map_err(|e| format!("write the script: {e}"))?;
         let (messages, result) = (self.directory.join("console"), self.directory.join("status"));
         let mut qemu = Command::new("timeout");
         qemu.args([DEADLINE, "qemu-system-x86_64", "-M", "q35", "-nodefaults", "-no-user-config", "-display", "none"]);
         qemu.args(["-no-reboot", "-m", "1024", "-smp", "2"]).args(accelerator());
         qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(self.initramfs());
-        qemu.args(["-append", "console=ttyS0 loglevel=4 panic=-1 random.trust_cpu=on"]);
+        qemu.args(["-append", "console=ttyS0 loglevel=4 panic=-1 random.trust_cpu=on no_timer_check"]);
         qemu.arg("-serial").arg(format!("file:{}", messages.display()));
         qemu.args(["-chardev", "stdio,id=out,signal=off", "-serial", "chardev:out"]);
         qemu.arg("-serial").arg(format!("file:{}", result.display()));
         qemu.args(["-device", "virtio-rng-pci"]);
         qemu.args(["-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap"]);
+        if let Some(disk) = boot.disk {
+            qemu.arg("-drive").arg(format!("file={},if=virtio,format=raw", disk.display()));
+        }
+        if let Some(clock) = boot.clock {
+            qemu.args(["-rtc", &format!("base={clock}")]);
+        }
         let status = qemu.stdin(Stdio::null()).status().map_err(|e| format!("run qemu: {e}"))?;
         let said = fs::read_to_string(&result).unwrap_or_default();
         said.trim().parse().map_err(|_| {
             let console = String::from_utf8_lossy(&fs::read(&messages).unwrap_or_default()).into_owned();
             format!("the virtual machine ended ({status}) without a result; its last words:\n{}", tail(&console))
         })
+    }
+
+    /// A new disk with an empty ext4 file system.
+    pub fn disk(&self) -> Result<PathBuf, String> {
+        let path = self.directory.join("disk");
+        let file = fs::File::create(&path).and_then(|file| file.set_len(32 << 20));
+        file.map_err(|e| format!("make {}: {e}", path.display()))?;
+        must(Command::new("/sbin/mkfs.ext4").arg("-q").arg(&path))?;
+        Ok(path)
     }
 
     fn initramfs(&self) -> PathBuf {
@@ -117,18 +151,21 @@ exec $B switch_root /new /bin/sh {directory}/guest.sh
     }
 }
 
-fn guest_script(program: &Path, arguments: &[String], env: &[(&str, String)]) -> String {
+fn guest_script(program: &Path, arguments: &[String], env: &[(&str, String)], disk: bool) -> String {
     let exports: String = env.iter().map(|(key, value)| format!("export {key}={}\n", quoted(value))).collect();
     let words: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
     let (program, words) = (quoted(&program.display().to_string()), words.join(" "));
+    let mount = format!("modprobe -a virtio_blk ext4\nmkdir -p {DISK}\nmount -t ext4 /dev/vda {DISK}\n");
+    let mount = if disk { mount } else { String::new() };
     format!(
         r"{exports}mkdir -p /run/lock /run/netns /var/lib/cni
 modprobe -a {MODULES}
 ip link set lo up
-stty -F /dev/ttyS1 raw
+{mount}stty -F /dev/ttyS1 raw
 cd /
 {program} {words} </dev/null >/dev/ttyS1 2>&1
 echo $? >/dev/ttyS2
+sync
 busybox reboot -f
 "
     )

@@ -8,6 +8,10 @@ fn addr(n: u32) -> IpAddr {
     if n.is_multiple_of(2) { std::net::Ipv4Addr::from_bits(n).into() } else { Ipv6Addr::from_bits(n.into()).into() }
 }
 
+fn boot() -> BootId {
+    BootId::current().unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
@@ -21,7 +25,7 @@ proptest! {
         let mut model: HashMap<String, BTreeSet<IpAddr>> = HashMap::new();
         let leases: Vec<Lease> = first.into_iter().map(|(id, n)| (format!("c{id}\r\neth0"), addr(n))).collect();
         leases.iter().for_each(|(content, addr)| { model.entry(content.clone()).or_default().insert(*addr); });
-        let mut owners = Owners::create(dir.path(), &leases).unwrap();
+        let mut owners = Owners::create(dir.path(), &leases, &boot()).unwrap();
         for (enter, id, n) in then {
             let content = format!("c{id}\r\neth0");
             if enter {
@@ -45,14 +49,14 @@ proptest! {
 fn believed_only_as_it_was_sealed() {
     let dir = tempfile::tempdir().unwrap();
     let dir_file = File::open(dir.path()).unwrap();
-    let owners = Owners::create(dir.path(), &[("a".into(), addr(2))]).unwrap();
-    assert!(Owners::get(dir.path(), &dir_file).is_none());
+    let owners = Owners::create(dir.path(), &[("a".into(), addr(2))], &boot()).unwrap();
+    assert!(Owners::get(dir.path(), &dir_file, &boot()).is_none());
     owners.seal(&dir_file).unwrap();
-    assert_eq!(Owners::get(dir.path(), &dir_file).unwrap().get_addresses("a").unwrap(), [addr(2)]);
+    assert_eq!(Owners::get(dir.path(), &dir_file, &boot()).unwrap().get_addresses("a").unwrap(), [addr(2)]);
     fs::write(dir.path().join("new"), "").unwrap();
-    assert!(Owners::get(dir.path(), &dir_file).is_none());
+    assert!(Owners::get(dir.path(), &dir_file, &boot()).is_none());
     owners.seal(&dir_file).unwrap();
-    assert!(Owners::get(dir.path(), &dir_file).is_some());
+    assert!(Owners::get(dir.path(), &dir_file, &boot()).is_some());
     fs::remove_file(dir.path().join("new")).unwrap();
-    assert!(Owners::get(dir.path(), &dir_file).is_none());
+    assert!(Owners::get(dir.path(), &dir_file, &boot()).is_none());
 }

@@ -1,4 +1,7 @@
+use libcni::Code;
+
 use super::*;
+use crate::boot::Age;
 
 fn owner(id: &str) -> Owner {
     Owner::new(&id.parse().unwrap(), &"eth0".parse().unwrap())
@@ -95,4 +98,33 @@ fn large_files_and_strange_ones_do_no_harm() {
     let mut store = open(dir.path());
     assert!(store.held_by(owner("a").key()).unwrap().is_empty());
     assert_eq!(store.reserve((2..9).map(ip), &owner("a")).unwrap(), Some(ip(5)));
+}
+
+#[test]
+fn leases_for_tools() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.reserve([ip(9), ip(3)].into_iter(), &owner("a")).unwrap();
+    fs::write(dir.path().join("10.1.2.2"), "old").unwrap();
+    fs::write(dir.path().join("10.1.2.4"), "").unwrap();
+    let earlier = crate::boot::BootId::parse("00000000-0000-4000-8000-000000000001").unwrap();
+    fs::write(dir.path().join("10.1.2.5"), "b\r\neth1").unwrap();
+    stamp::set(&dir.path().join("10.1.2.5"), &Stamp::seen(&earlier)).unwrap();
+    let mut store = {
+        drop(store);
+        open(dir.path()).read_only()
+    };
+    let all = store.leases().unwrap();
+    let brief: Vec<_> = all.iter().map(|e| (e.address, e.container.as_str(), e.ifname.as_deref(), e.age)).collect();
+    assert_eq!(
+        brief,
+        [
+            (ip(2), "old", None, Age::Unknown),
+            (ip(5), "b", Some("eth1"), Age::EarlierBoot),
+            (ip(9), "a", Some("eth0"), Age::ThisBoot),
+        ]
+    );
+    assert!(all.iter().all(|entry| entry.written.elapsed().unwrap() < Duration::from_secs(60)));
+    assert!(dir.path().join("10.1.2.4").exists(), "to look is not to change");
+    assert_eq!(stamp::get(&dir.path().join("10.1.2.2")), None);
 }

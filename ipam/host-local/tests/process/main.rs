@@ -5,11 +5,14 @@
 #![cfg(test)] // tells clippy that the helper functions are tests too
 
 mod add;
+mod boots;
 mod config;
 mod del_check;
 mod faults;
 mod index;
 mod interop;
+mod machine;
 mod node;
+mod reuse;
 mod scale;
 mod steps;

@@ -26,6 +26,18 @@ pub fn reference() -> PathBuf {
     path
 }
 
+/// The reference's plugin in every version that is there: those of `PODWIRE_REFERENCE_DIR`, and under `cargo xtask test`
+/// the newest.
+pub fn references() -> Vec<PathBuf> {
+    let named = std::env::var_os("PODWIRE_REFERENCE_DIR").unwrap_or_else(|| "/usr/lib/cni".into());
+    let newest = std::env::var_os("PODWIRE_NEWEST_REFERENCE_DIR");
+    let directories = std::env::split_paths(&named).chain(newest.map(PathBuf::from));
+    let mut found: Vec<PathBuf> = directories.map(|dir| dir.join("host-local")).filter(|path| path.exists()).collect();
+    found.dedup();
+    assert!(!found.is_empty(), "install containernetworking-plugins, or set PODWIRE_REFERENCE_DIR");
+    found
+}
+
 /// What a call printed.
 #[derive(Debug)]
 pub struct Outcome {

@@ -21,6 +21,8 @@ enum Shape {
     List(&'static Shape),
     /// A string or a list of strings.
     Texts,
+    /// Where calls are logged: `libcni::plugin::log`.
+    Target,
     Object(Keys),
     /// An object with keys of any name.
     Table(&'static Shape),
@@ -28,7 +30,7 @@ enum Shape {
 
 type Keys = &'static [(&'static str, Shape)];
 
-use Shape::{Any, Flag, List, Number, Table, Text, Texts};
+use Shape::{Any, Flag, List, Number, Table, Target, Text, Texts};
 
 /// Of a list of plugins. The two flags may be text.
 const LIST: Keys = &[
@@ -52,6 +54,7 @@ const PLUGIN: Keys = &[
     ("prevResult", Any),
     ("ipam", Any),
     ("dns", Shape::Object(DNS)),
+    ("log", Target),
 ];
 
 const DNS: Keys = &[("nameservers", List(&Text)), ("domain", Text), ("search", List(&Text)), ("options", List(&Text))];
@@ -120,6 +123,7 @@ const HOST_LOCAL: Keys = &[
     ("type", Text),
     ("timeoutSeconds", Number),
     ("dataDir", Text),
+    ("cooldownSeconds", Number),
     ("resolvConf", Text),
     ("routes", List(&Shape::Object(ROUTE))),
     ("ranges", List(&List(&Shape::Object(RANGE)))),
@@ -217,6 +221,7 @@ fn judge_value(document: &Document, path: &str, value: &Value, shape: Shape, who
         | (Flag, Value::Bool(_))
         | (Number, Value::Number(_))
         | (Text | Texts, Value::String(_)) => return,
+        (Target, Value::String(text)) if matches!(&**text, "" | "off" | "journal") || text.starts_with('/') => return,
         (Texts, Value::Array(_)) => return judge_value(document, path, value, List(&Text), whose, findings),
         (List(item), Value::Array(items)) => {
             for (index, value) in items.iter().enumerate() {
@@ -238,6 +243,7 @@ fn judge_value(document: &Document, path: &str, value: &Value, shape: Shape, who
         (Number, _) => "a number",
         (Text, _) => "a string",
         (List(_), _) => "a list",
+        (Target, _) => "an absolute path, \"journal\" or \"off\"",
         (Texts, _) => "a string or a list of strings",
         (Shape::Object(_) | Table(_), _) => "an object",
     };

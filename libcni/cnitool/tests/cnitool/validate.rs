@@ -85,6 +85,11 @@ fn what_is_wrong_with_a_file() {
             plugins(r#"{"type":"bridge","mtu":"1460"}"#),
         ),
         (
+            "\"log\"",
+            "error: \"plugins[0].log\" of loopback must be an absolute path, \"journal\" or \"off\"".into(),
+            plugins(r#"{"type":"loopback","log":"var/log/podwire.log"}"#),
+        ),
+        (
             "\"masqSourceAddress\"",
             "error: \"plugins[0].masqSourceAddress\" of ptp must be a string or a list of strings".into(),
             plugins(r#"{"type":"ptp","masqSourceAddress":{"v4":"192.0.2.1"}}"#),
@@ -297,7 +302,7 @@ fn every_key_of_our_plugins_is_known() {
     node.conf(
         "10-all.conflist",
         &format!(
-            r#"{{"cniVersion":"1.0.0","name":"n","plugins":[{{"type":"bridge"{bridge}{egress}}},{{"type":"ptp"{ptp}{egress}}},
+            r#"{{"cniVersion":"1.0.0","name":"n","plugins":[{{"type":"bridge"{bridge}{egress}}},{{"type":"ptp"{ptp}{egress},"log":"/var/log/x"}},
             {{"type":"firewall"{firewall}}},{{"type":"portmap"{portmap}}},
             {{"type":"bridge","vlanTrunk":[{{"minID":1{trunk}}}],"ipam":{{"type":"host-local"{ipam}}}}},
             {{"type":"bridge","ipam":{{"type":"host-local","ranges":[[{{"subnet":"10.0.0.0/8"{range}}}]]}}}},

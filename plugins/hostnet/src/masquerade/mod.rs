@@ -109,6 +109,7 @@ pub fn remove_over(nft: &mut Nft, owner: &Owner, keep: &[IpAddr]) -> Result<(), 
 /// Removes the rules, of both backends, of this network's attachments that are not valid. With iptables the interfaces of
 /// a container share a chain: it stays while one of them is valid. Errors are as [`remove`]'s.
 pub fn remove_all_but(nft: &mut Nft, valid: &Valid) -> Result<(), Error> {
+    let _step = libcni::log::step("masquerade");
     let outcomes: [Outcome; 3] = [
         (nftables::remove_all_but(nft, valid), Nft::is_usable),
         (leftovers::remove_nft(nft, valid), Nft::is_usable),

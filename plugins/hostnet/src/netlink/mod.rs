@@ -2,6 +2,7 @@
 
 mod failure;
 mod frame;
+pub(crate) mod raw;
 #[cfg(feature = "replay")]
 mod replay;
 mod socket;
@@ -31,6 +32,7 @@ impl Netlink {
     /// # Errors
     /// No socket, or no `/proc`.
     pub fn open() -> Result<Self> {
+        let _step = libcni::log::step("netlink");
         let netns = Netns::current()?;
         let socket = Socket::open(NETLINK_ROUTE);
         let socket = socket.map_err(|failure| failure.doing(format!("open a netlink socket in {netns}")))?;
@@ -42,6 +44,7 @@ impl Netlink {
     /// # Errors
     /// The namespace cannot be entered, or there is no socket.
     pub fn open_in(netns: Netns) -> Result<Self> {
+        let _step = libcni::log::step("netlink");
         let socket = open_socket(&netns, NETLINK_ROUTE)?;
         Ok(Self { socket, netns })
     }

@@ -78,11 +78,11 @@ impl Socket {
         }
     }
 
-    /// Sends `message` and returns the one message that the kernel answers with.
+    /// Sends `message` and returns the one message that the kernel answers with, read as the caller wants it.
     ///
     /// # Errors
     /// The kernel's refusal, or an answer that does not parse.
-    pub fn get<M: NetlinkSerializable + NetlinkDeserializable>(&mut self, message: M) -> Result<M> {
+    pub fn get<Q: NetlinkSerializable, A: NetlinkDeserializable>(&mut self, message: Q) -> Result<A> {
         let answer = self.get_one(message, 0)?;
         answer.ok_or_else(|| Failure::Answer("the kernel answered nothing".to_owned()))
     }
@@ -96,9 +96,10 @@ impl Socket {
         self.get_one(message, NLM_F_ACK | NLM_F_ECHO)
     }
 
-    fn get_one<M>(&mut self, message: M, flags: u16) -> Result<Option<M>>
+    fn get_one<Q, A>(&mut self, message: Q, flags: u16) -> Result<Option<A>>
     where
-        M: NetlinkSerializable + NetlinkDeserializable,
+        Q: NetlinkSerializable,
+        A: NetlinkDeserializable,
     {
         let sequence = self.send(message, NLM_F_REQUEST | flags)?;
         loop {
@@ -119,9 +120,10 @@ impl Socket {
     ///
     /// # Errors
     /// The kernel's refusal, an answer that does not parse, or a list that never held still.
-    pub fn dump<M>(&mut self, message: M) -> Result<Vec<M>>
+    pub fn dump<Q, A>(&mut self, message: Q) -> Result<Vec<A>>
     where
-        M: NetlinkSerializable + NetlinkDeserializable,
+        Q: NetlinkSerializable,
+        A: NetlinkDeserializable,
     {
         let mut request = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(message));
         for _ in 0..DUMP_ATTEMPTS {

@@ -98,7 +98,7 @@ fn an_interrupted_dump_is_repeated() {
             Ok([link(attempt + 2, 0, sequence), done(0, intr(attempt == 2), sequence)].concat()),
         ]
     });
-    assert_eq!(indexes(&socket.dump(get_link()).unwrap()), [1, 2, 5]);
+    assert_eq!(indexes(&socket.dump::<_, RouteNetlinkMessage>(get_link()).unwrap()), [1, 2, 5]);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_dump_that_never_holds_still_is_an_error() {
         counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         vec![Ok([link(1, NLM_F_DUMP_INTR, sequence), done(0, 0, sequence)].concat())]
     });
-    let failure = socket.dump(get_link()).unwrap_err();
+    let failure = socket.dump::<_, RouteNetlinkMessage>(get_link()).unwrap_err();
     assert!(failure.to_string().contains("kept changing"), "{failure}");
     assert_eq!(attempts.load(std::sync::atomic::Ordering::Relaxed), DUMP_ATTEMPTS);
 }
@@ -122,13 +122,13 @@ fn a_dump_with_a_lost_datagram_is_repeated() {
         let lost = (attempt == 1).then(|| Err(io::Error::from_raw_os_error(libc::ENOBUFS)));
         lost.into_iter().chain([Ok([link(attempt, 0, sequence), done(0, 0, sequence)].concat())]).collect()
     });
-    assert_eq!(indexes(&socket.dump(get_link()).unwrap()), [2]);
+    assert_eq!(indexes(&socket.dump::<_, RouteNetlinkMessage>(get_link()).unwrap()), [2]);
 }
 
 #[test]
 fn a_dump_may_end_in_a_refusal() {
     let mut socket = played(|sequence| vec![Ok([link(1, 0, sequence), done(-libc::EPERM, 0, sequence)].concat())]);
-    assert_eq!(socket.dump(get_link()).unwrap_err().errno(), Some(libc::EPERM));
+    assert_eq!(socket.dump::<_, RouteNetlinkMessage>(get_link()).unwrap_err().errno(), Some(libc::EPERM));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn nonsense_is_an_error_and_not_a_panic() {
     let whole = |sequence| [link(1, 0, sequence), ack(-libc::EINVAL, sequence), done(0, 0, sequence)].concat();
     for cut in 0..whole(1).len() {
         let mut socket = played(move |sequence| vec![Ok(whole(sequence)[..cut].to_vec())]);
-        let _ = socket.dump(get_link());
+        let _ = socket.dump::<_, RouteNetlinkMessage>(get_link());
     }
     for length in [0u32, 1, 15, 17, 4096, u32::MAX] {
         let mut socket = played(move |sequence| {
@@ -174,7 +174,7 @@ fn nonsense_is_an_error_and_not_a_panic() {
             bytes[..4].copy_from_slice(&length.to_ne_bytes());
             vec![Ok(bytes)]
         });
-        assert!(socket.get(get_link()).is_err(), "{length}");
+        assert!(socket.get::<_, RouteNetlinkMessage>(get_link()).is_err(), "{length}");
     }
 }
 
@@ -208,7 +208,7 @@ fn a_batch_names_the_message_that_was_refused() {
 #[test]
 fn the_real_kernel() {
     let mut socket = Socket::open(NETLINK_ROUTE).unwrap();
-    let links = indexes(&socket.dump(get_link()).unwrap());
+    let links = indexes(&socket.dump::<_, RouteNetlinkMessage>(get_link()).unwrap());
     assert!(links.contains(&1), "no lo in {links:?}");
     let mut lo = LinkMessage::default();
     lo.header.index = 1;
@@ -216,11 +216,13 @@ fn the_real_kernel() {
     // Nobody has this index; strict checking refuses a dump that asks for a flag it does not know.
     let mut absent = LinkMessage::default();
     absent.header.index = 0x7fff_fff0;
-    let error = socket.get(RouteNetlinkMessage::GetLink(absent)).unwrap_err().doing("get link");
+    let error =
+        socket.get::<_, RouteNetlinkMessage>(RouteNetlinkMessage::GetLink(absent)).unwrap_err().doing("get link");
     assert!(error.is_not_found(), "{error}");
     let mut strict = LinkMessage::default();
     strict.header.index = 1;
-    let error = socket.dump(RouteNetlinkMessage::GetLink(strict)).unwrap_err().doing("list links");
+    let error =
+        socket.dump::<_, RouteNetlinkMessage>(RouteNetlinkMessage::GetLink(strict)).unwrap_err().doing("list links");
     assert_eq!(error.errno(), Some(libc::EINVAL));
     assert!(error.kernel_text().is_some_and(|text| text.contains("dump")), "{error}");
 }

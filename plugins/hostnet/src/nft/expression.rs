@@ -13,13 +13,26 @@ use netlink_packet_netfilter::nftables::{
 pub use netlink_packet_netfilter::nftables::{MetaKey, Operator};
 
 use super::ct::{self, CtKey};
-use super::message::attributes;
 use super::nat::Nat;
 use super::source_nat;
+use crate::netlink::raw;
 
 /// `NF_DROP` and `NF_ACCEPT` of linux/netfilter.h.
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
+
+/// Attributes of linux/netfilter/nf_tables.h that are read here; the register of a verdict is 0 (`NFT_REG_VERDICT`).
+const NFTA_PAYLOAD_BASE: u16 = 2;
+const NFTA_PAYLOAD_OFFSET: u16 = 3;
+const NFTA_PAYLOAD_LEN: u16 = 4;
+const NFTA_CMP_OP: u16 = 2;
+const NFTA_CMP_DATA: u16 = 3;
+const NFTA_IMMEDIATE_DREG: u16 = 1;
+const NFTA_IMMEDIATE_DATA: u16 = 2;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_DATA_VERDICT: u16 = 2;
+const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_VERDICT_CHAIN: u16 = 2;
 
 /// `NFT_LOOKUP_F_INV` of linux/netfilter/nf_tables.h.
 const LOOKUP_INVERTED: u32 = 1;
@@ -152,6 +165,10 @@ impl Expression {
             // error to report: of a comment of 256 bytes that is 0.4 ms.
             Some(_) if matches!(name, "match" | "target") => None,
             Some(data) if !is_whole(name, data) => None,
+            // Of which most rules are made, and for the same reason.
+            Some(data) if name == "payload" => read_payload(data),
+            Some(data) if name == "cmp" => read_compare(data),
+            Some(data) if name == "immediate" && number(data, NFTA_IMMEDIATE_DREG) == Some(0) => read_verdict(data),
             Some(data) => Expressions::parse_with_param(data, Some(name.to_owned())).ok().and_then(Self::read_data),
             // An expression without parameters may come without data.
             None => (name == "masq").then_some(Self::Masquerade),
@@ -168,14 +185,11 @@ impl Expression {
                 Meta::Key(key) => Some(Self::Meta(key)),
                 _ => None,
             }),
-            Expressions::Payload(list) => read_payload(&list),
             Expressions::Bitwise(list) => find(list, |attribute| match attribute {
                 Bitwise::Mask(DataAttribute::Value(mask)) => Some(Self::Mask(mask)),
                 _ => None,
             }),
-            Expressions::Cmp(list) => read_compare(list),
             Expressions::Immediate(list) => find(list, |attribute| match attribute {
-                Immediate::Data(DataAttribute::Verdict(verdict)) => Verdict::read(verdict).map(Self::Verdict),
                 Immediate::Data(DataAttribute::Value(value)) => Some(Self::Value(value)),
                 _ => None,
             }),
@@ -197,21 +211,37 @@ fn is_whole(name: &str, data: &[u8]) -> bool {
         "bitwise" => &[4, 5, 7], // NFTA_BITWISE_MASK, _XOR and _DATA
         _ => &[],
     };
-    let mut values = attributes(data).filter(|(kind, _)| holds_value.contains(kind));
-    values.all(|(_, value)| attributes(value).next().is_some())
+    let mut values = raw::attributes(data).filter(|(kind, _)| holds_value.contains(kind));
+    values.all(|(_, value)| raw::attributes(value).next().is_some())
 }
 
 fn find<T, U>(list: Vec<T>, wanted: impl FnMut(T) -> Option<U>) -> Option<U> {
     list.into_iter().find_map(wanted)
 }
 
-fn read_payload(list: &[Payload]) -> Option<Expression> {
-    let number = |wanted: fn(&Payload) -> Option<u32>| list.iter().find_map(wanted);
+/// The value of an attribute that is a number; nf_tables has the order of the network.
+fn number(data: &[u8], kind: u16) -> Option<u32> {
+    raw::find(data, kind)?.try_into().ok().map(u32::from_be_bytes)
+}
+
+fn read_payload(data: &[u8]) -> Option<Expression> {
     Some(Expression::Payload {
-        base: number(|attribute| if let Payload::Base(base) = attribute { Some(*base) } else { None })?,
-        offset: number(|attribute| if let Payload::Offset(offset) = attribute { Some(*offset) } else { None })?,
-        len: number(|attribute| if let Payload::Len(len) = attribute { Some(*len) } else { None })?,
+        base: number(data, NFTA_PAYLOAD_BASE)?,
+        offset: number(data, NFTA_PAYLOAD_OFFSET)?,
+        len: number(data, NFTA_PAYLOAD_LEN)?,
     })
+}
+
+fn read_compare(data: &[u8]) -> Option<Expression> {
+    let value = raw::find(raw::find(data, NFTA_CMP_DATA)?, NFTA_DATA_VALUE)?;
+    Some(Expression::Compare(number(data, NFTA_CMP_OP)?.into(), value.to_vec()))
+}
+
+fn read_verdict(data: &[u8]) -> Option<Expression> {
+    let verdict = raw::find(raw::find(data, NFTA_IMMEDIATE_DATA)?, NFTA_DATA_VERDICT)?;
+    let chain = raw::find(verdict, NFTA_VERDICT_CHAIN).and_then(|name| name.strip_suffix(&[0]));
+    let chain = chain.map(|name| String::from_utf8_lossy(name).into_owned());
+    Verdict::read(number(verdict, NFTA_VERDICT_CODE)?.into(), chain).map(Expression::Verdict)
 }
 
 fn read_lookup(list: Vec<Lookup>) -> Option<Expression> {
@@ -224,18 +254,6 @@ fn read_lookup(list: Vec<Lookup>) -> Option<Expression> {
         }
     }
     Some(Expression::Lookup { set: set?, id: None, inverted })
-}
-
-fn read_compare(list: Vec<Cmp>) -> Option<Expression> {
-    let (mut operator, mut value) = (None, None);
-    for attribute in list {
-        match attribute {
-            Cmp::Op(found) => operator = Some(found),
-            Cmp::Data(DataAttribute::Value(found)) => value = Some(found),
-            _ => {}
-        }
-    }
-    Some(Expression::Compare(operator?, value?))
 }
 
 impl Verdict {
@@ -252,16 +270,8 @@ impl Verdict {
         attributes
     }
 
-    fn read(attributes: Vec<VerdictAttribute>) -> Option<Self> {
-        let (mut code, mut chain) = (None, None);
-        for attribute in attributes {
-            match attribute {
-                VerdictAttribute::Code(found) => code = Some(found),
-                VerdictAttribute::Chain(found) => chain = Some(found),
-                _ => {}
-            }
-        }
-        match code? {
+    fn read(code: VerdictCode, chain: Option<String>) -> Option<Self> {
+        match code {
             VerdictCode::Other(NF_ACCEPT) => Some(Self::Accept),
             VerdictCode::Other(NF_DROP) => Some(Self::Drop),
             VerdictCode::Return => Some(Self::Return),

@@ -14,6 +14,7 @@ use netlink_packet_netfilter::nftables::{
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
 use super::{Chain, Element, Expression, Table, userdata};
+use crate::netlink::raw::{attributes, find};
 
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
@@ -47,9 +48,6 @@ const HEADER_LEN: usize = 4;
 
 /// `struct nlattr`, before the value.
 const ATTRIBUTE_HEADER_LEN: usize = 4;
-
-/// `NLA_TYPE_MASK`: without the flags for nesting and byte order.
-const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// A netlink payload: typed on the way out, bytes on the way in.
 pub(super) enum Message {
@@ -241,23 +239,6 @@ impl Rule {
     fn attribute(&self, kind: u16) -> Option<&[u8]> {
         find(self.payload.get(HEADER_LEN..)?, kind)
     }
-}
-
-/// The attributes that stand in these bytes: type and value.
-pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        // struct nlattr: length with this header, type, value, padding to 4 bytes.
-        let ([len_low, len_high, kind_low, kind_high], _) = rest.split_first_chunk()?;
-        let len = usize::from(u16::from_ne_bytes([*len_low, *len_high]));
-        let kind = u16::from_ne_bytes([*kind_low, *kind_high]) & NLA_TYPE_MASK;
-        let value = rest.get(ATTRIBUTE_HEADER_LEN..len)?;
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
-fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
 impl std::fmt::Debug for Rule {

@@ -63,7 +63,13 @@ impl Nft {
 
     /// Whether this kernel has nf_tables (and lets us use it).
     pub fn is_usable() -> bool {
-        Self::default().socket().is_ok_and(|socket| socket.get(Message::get_generation()).is_ok())
+        Self::default().socket().is_ok_and(|socket| socket.get::<_, Message>(Message::get_generation()).is_ok())
+    }
+
+    /// Closes the connection. To drop it does the same; here the wait is a step of the call's log.
+    pub fn close(self) {
+        let _step = libcni::log::step("nftables");
+        drop(self);
     }
 
     fn socket(&mut self) -> Result<&mut Socket, Failure> {
@@ -75,7 +81,7 @@ impl Nft {
 
     /// Whether the chain exists.
     pub fn has_chain(&mut self, chain: Chain<'_>) -> Result<bool, Error> {
-        match self.socket().and_then(|socket| socket.get(Message::get_chain(chain))) {
+        match self.socket().and_then(|socket| socket.get::<_, Message>(Message::get_chain(chain))) {
             Ok(_) => Ok(true),
             Err(failure) if failure.errno() == Some(libc::ENOENT) => Ok(false),
             Err(failure) => Err(failure.doing(format!("look for chain {chain}"))),
@@ -84,7 +90,7 @@ impl Nft {
 
     /// The names of a table's chains; none when the table is absent.
     pub fn chains(&mut self, table: Table) -> Result<Vec<String>, Error> {
-        let answers = match self.socket().and_then(|socket| socket.dump(Message::get_chains(table))) {
+        let answers = match self.socket().and_then(|socket| socket.dump::<_, Message>(Message::get_chains(table))) {
             Ok(answers) => answers,
             Err(failure) if failure.errno() == Some(libc::ENOENT) => return Ok(Vec::new()),
             Err(failure) => return Err(failure.doing(format!("list the chains of {table}"))),
@@ -95,7 +101,7 @@ impl Nft {
 
     /// The rules of one chain in their order; none when the chain, or its table, is absent.
     pub fn rules(&mut self, chain: Chain<'_>) -> Result<Vec<Rule>, Error> {
-        let answers = match self.socket().and_then(|socket| socket.dump(Message::get_rules(chain))) {
+        let answers = match self.socket().and_then(|socket| socket.dump::<_, Message>(Message::get_rules(chain))) {
             Ok(answers) => answers,
             Err(failure) if failure.errno() == Some(libc::ENOENT) => return Ok(Vec::new()),
             Err(failure) => return Err(failure.doing(format!("list the rules of {chain}"))),
@@ -106,11 +112,12 @@ impl Nft {
 
     /// The elements of a set of intervals, in order; none when the set, or its table, is absent.
     pub fn elements(&mut self, table: Table, set: &str) -> Result<Vec<Element>, Error> {
-        let answers = match self.socket().and_then(|socket| socket.dump(Message::get_elements(table, set))) {
-            Ok(answers) => answers,
-            Err(failure) if failure.errno() == Some(libc::ENOENT) => return Ok(Vec::new()),
-            Err(failure) => return Err(failure.doing(format!("list the set {set} of {table}"))),
-        };
+        let answers =
+            match self.socket().and_then(|socket| socket.dump::<_, Message>(Message::get_elements(table, set))) {
+                Ok(answers) => answers,
+                Err(failure) if failure.errno() == Some(libc::ENOENT) => return Ok(Vec::new()),
+                Err(failure) => return Err(failure.doing(format!("list the set {set} of {table}"))),
+            };
         let mut elements: Vec<_> = answers.into_iter().flat_map(Message::into_elements).collect();
         elements.sort();
         Ok(elements)

@@ -30,6 +30,7 @@ pub fn get(nl: &mut Netlink, index: u32) -> Result<Option<Qdisc>> {
 /// # Errors
 /// The kernel's refusal.
 pub fn ensure(nl: &mut Netlink, index: u32, undo: &mut Undo<'_>) -> Result<()> {
+    let _step = libcni::log::step("redirect");
     if get(nl, index)?.is_some() {
         return Ok(());
     }

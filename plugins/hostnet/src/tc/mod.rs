@@ -91,6 +91,7 @@ fn get(nl: &mut Netlink, index: u32, parent: TcHandle, place: &str) -> Result<Op
 /// # Errors
 /// The kernel's refusal.
 pub fn remove_root(nl: &mut Netlink, index: u32) -> Result<bool> {
+    let _step = libcni::log::step("shaper");
     let is_there = |nl: &mut Netlink| root(nl, index).map(|found| found.is_some_and(|qdisc| qdisc.is_ours()));
     if !is_there(nl)? {
         return Ok(false);

@@ -53,6 +53,7 @@ pub fn is_there(nl: &mut Netlink, from: u32, to: u32) -> Result<bool> {
 /// # Errors
 /// The kernel's refusal.
 pub fn ensure(nl: &mut Netlink, from: u32, to: u32, undo: &mut Undo<'_>) -> Result<()> {
+    let _step = libcni::log::step("redirect");
     let is_right = |redirect: &Redirect| redirect.is_of_all && redirect.to == to;
     let (right, others): (Vec<_>, Vec<_>) = list(nl, from)?.into_iter().partition(is_right);
     for redirect in others.iter().filter(|redirect| redirect.drops_all() || redirect.header.info == info()) {
@@ -76,6 +77,7 @@ pub fn ensure(nl: &mut Netlink, from: u32, to: u32, undo: &mut Undo<'_>) -> Resu
 /// # Errors
 /// The kernel's refusal.
 pub fn remove(nl: &mut Netlink, from: u32, to: &[u32]) -> Result<bool> {
+    let _step = libcni::log::step("redirect");
     let redirects = list(nl, from)?.into_iter().filter(|redirect| redirect.drops_all() || to.contains(&redirect.to));
     redirects.map(|redirect| remove_one(nl, from, &redirect)).try_fold(false, |any, one| Ok(one? | any))
 }

@@ -146,6 +146,7 @@ fn read(qdisc: &Qdisc) -> Option<Tbf> {
 /// # Errors
 /// Somebody else's queueing discipline is there; the kernel's refusal.
 pub fn ensure(nl: &mut Netlink, index: u32, tbf: &Tbf, undo: &mut Undo<'_>) -> Result<()> {
+    let _step = libcni::log::step("shaper");
     let found = root(nl, index)?.filter(|qdisc| !qdisc.is_default());
     if let Some(foreign) = found.as_ref().filter(|qdisc| !qdisc.is_ours()) {
         let doing = format!("shape link {}", link::describe(nl, index));

@@ -300,3 +300,28 @@ fn a_list_under_churn_is_whole() {
     });
     assert!(churned > 0);
 }
+
+/// The message has no file: it counts also where `/proc/sys` cannot be written.
+#[test]
+fn a_link_is_told_to_announce_its_addresses() {
+    with_pod(|host, pod| {
+        let pair = veth::create(host, pod, &plain(&["v"])).unwrap();
+        let seen = |pod: &Netlink, ifname: &str| run(pod, &format!("cat /proc/sys/net/ipv4/conf/{ifname}/arp_notify"));
+        assert_eq!(seen(pod, "eth0"), "0\n");
+        link::set_arp_notify(pod, pair.pod.index).unwrap();
+        assert_eq!((seen(pod, "eth0"), seen(pod, "default")), ("1\n".into(), "0\n".into()));
+        assert!(link::set_arp_notify(pod, 4711).unwrap_err().is_not_found());
+    });
+}
+
+/// Where the node refuses them for all links, nothing has to be written; where it does not, it is.
+#[test]
+fn router_advertisements_are_refused_whatever_the_default() {
+    for default in ["0", "1", "2"] {
+        with_pod(move |host, pod| {
+            sysctl::set(host, "net/ipv6/conf/default/accept_ra", default).unwrap();
+            veth::create(host, pod, &plain(&["v"])).unwrap();
+            assert_eq!(run(host, "cat /proc/sys/net/ipv6/conf/v/accept_ra"), "0\n", "default {default}");
+        });
+    }
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 
 use crate::lab::{Space, run, with_pod};
-use hostnet::{Netlink, Netns, sysctl};
+use hostnet::{Netlink, Netns, forwarding, sysctl};
 
 fn current() -> String {
     fs::read_link("/proc/thread-self/ns/net").unwrap().display().to_string()
@@ -99,5 +99,24 @@ fn a_sysctl_that_is_so_already_is_not_written() {
         let present = run(pod, &format!("cat /proc/sys/{read_only}"));
         sysctl::set(pod, read_only, present.trim_end()).unwrap();
         assert!(sysctl::set(pod, read_only, "other").is_err());
+    });
+}
+
+/// Asked by netlink, changed by file; both families by themselves.
+#[test]
+fn forwarding_of_the_right_namespace_and_family() {
+    with_pod(|host, pod| {
+        assert!(!forwarding::get(pod, true).unwrap() && !forwarding::get(pod, false).unwrap());
+        forwarding::ensure(pod, true).unwrap();
+        assert_eq!(run(pod, "cat /proc/sys/net/ipv4/ip_forward"), "1\n");
+        assert_eq!(run(pod, "cat /proc/sys/net/ipv6/conf/all/forwarding"), "0\n");
+        sysctl::set(pod, "net/ipv4/ip_forward", "0").unwrap();
+        sysctl::set(pod, "net/ipv6/conf/all/forwarding", "1").unwrap();
+        assert!(!forwarding::get(pod, true).unwrap() && forwarding::get(pod, false).unwrap());
+        sysctl::set(pod, "net/ipv6/conf/all/forwarding", "0").unwrap();
+        forwarding::ensure(pod, false).unwrap();
+        assert_eq!(run(pod, "cat /proc/sys/net/ipv6/conf/all/forwarding"), "1\n");
+        assert_eq!(run(pod, "cat /proc/sys/net/ipv4/ip_forward"), "0\n");
+        assert!(!forwarding::get(host, true).unwrap());
     });
 }

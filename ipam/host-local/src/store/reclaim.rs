@@ -1,0 +1,109 @@
+//! Leases of earlier boots: told apart, taken when an address is needed, and renewed when their container is back.
+
+use std::fs::{self, File, FileTimes};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::{Store, StoreError};
+use crate::boot::Age;
+use crate::lease;
+use crate::living;
+use crate::stamp::{self, Stamp};
+
+/// A lease, for tools that show what there is.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The address.
+    pub address: IpAddr,
+    /// The container that has it.
+    pub container: String,
+    /// The container's interface; leases of before 2018 name none.
+    pub ifname: Option<String>,
+    /// When it was made or renewed, by the clock of that moment, which may have been wrong.
+    pub written: SystemTime,
+    /// Which boot it is of. An [`Age::EarlierBoot`] address is given to the next who needs it, unless it turns out
+    /// that a living namespace has it ([`crate::living`], which is not asked here).
+    pub age: Age,
+}
+
+impl Store {
+    /// Every lease, in the order of the addresses; files without content and what cannot be read are left out.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn leases(&mut self) -> Result<Vec<Entry>, StoreError> {
+        let mut leases = self.scan()?;
+        leases.sort_by_key(|(_, address)| *address);
+        let entry = |(content, address): (String, IpAddr)| {
+            let path = self.dir.join(address.to_string());
+            let (container, ifname) = match content.split_once("\r\n") {
+                Some((container, ifname)) => (container.to_owned(), Some(ifname.to_owned())),
+                None => (content, None),
+            };
+            let written = fs::symlink_metadata(&path).and_then(|meta| meta.modified()).ok()?;
+            Some(Entry { address, container, ifname, written, age: self.boot.age(&self.dir_file, &path) })
+        };
+        Ok(leases.into_iter().filter_map(entry).collect())
+    }
+
+    /// The first of the candidates whose lease is of an earlier boot, while no living namespace has the address.
+    pub fn get_reclaimable(&self, candidates: impl Iterator<Item = IpAddr>) -> Option<IpAddr> {
+        let mut living = None;
+        let is_old = |addr: &IpAddr| {
+            self.boot.age(&self.dir_file, &self.dir.join(addr.to_string())) == Age::EarlierBoot
+                && !living.get_or_insert_with(living::addresses).contains(addr)
+        };
+        let mut candidates = candidates;
+        candidates.find(is_old)
+    }
+
+    /// Frees the first of the candidates whose lease is of an earlier boot. `None`: there is none.
+    ///
+    /// # Errors
+    /// The lease cannot be removed.
+    pub fn reclaim(&mut self, candidates: impl Iterator<Item = IpAddr>) -> Result<Option<IpAddr>, StoreError> {
+        let Some(addr) = self.get_reclaimable(candidates) else { return Ok(None) };
+        if let Some(content) = self.holder(addr)? {
+            self.release(addr, &content)?;
+        }
+        Ok(Some(addr))
+    }
+
+    /// Makes a lease one of this boot, if it is not yet: its container is back. Whoever judges by time must see a
+    /// present one where there are no stamps.
+    ///
+    /// # Errors
+    /// The file cannot be changed: it would be taken from the container.
+    pub fn renew(&mut self, addr: IpAddr) -> Result<(), StoreError> {
+        let path = self.dir.join(addr.to_string());
+        let Some(boot) = self.boot.id() else { return Ok(()) };
+        let made = Stamp::made(boot);
+        if stamp::get(&path).is_some_and(|stamp| stamp == made) {
+            return Ok(());
+        }
+        let now = FileTimes::new().set_modified(SystemTime::now());
+        let touched = File::options().write(true).open(&path).and_then(|lease| lease.set_times(now));
+        touched.map_err(StoreError::io("renew", &path))?;
+        let _ = stamp::set(&path, &made);
+        Ok(())
+    }
+
+    /// Gives a lease that has no stamp one that says that it was there in this boot.
+    pub(super) fn note_seen(&self, path: &Path) {
+        let Some(boot) = self.boot.id() else { return };
+        if stamp::get(path).is_none() {
+            let _ = stamp::set(path, &Stamp::seen(boot));
+        }
+    }
+
+    /// The newest lease of these addresses: what was given last, where no file says so.
+    pub fn newest(&self, is_candidate: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+        let leases = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let dated = leases.filter_map(|entry| {
+            let addr = entry.file_name().to_str().and_then(lease::address_of).filter(|addr| is_candidate(*addr))?;
+            Some((entry.metadata().and_then(|meta| meta.modified()).ok()?, addr))
+        });
+        dated.max().map(|(_, addr)| addr)
+    }
+}
