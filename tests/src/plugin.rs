@@ -173,6 +173,13 @@ impl Outcome {
         if self.stdout.trim().is_empty() { Value::Null } else { self.json() }
     }
 
+    /// The text it printed after exit status 0. Panics when it failed.
+    #[track_caller]
+    pub fn success_text(&self) -> &str {
+        assert!(self.status == Some(0), "expected success\n{self}");
+        &self.stdout
+    }
+
     /// The CNI error it printed after exit status 1. Panics on anything else, also on stdout that is not an error.
     #[track_caller]
     pub fn failure(&self) -> Value {

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use libcni::Error;
-use libcni::plugin::Attachment;
+use libcni::plugin::{Attachment, dry_run};
 use libcni::regular_file;
 
 use crate::boot::Boot;
@@ -147,7 +147,7 @@ impl Store {
             boot,
             owners,
             leases: None,
-            read_only: false,
+            read_only: dry_run::is_on(),
             changed: false,
             cooldown: None,
             _lock: lock,
@@ -221,7 +221,7 @@ impl Store {
         for entry in fs::read_dir(&self.dir).map_err(StoreError::io("read", &self.dir))? {
             let entry = entry.map_err(StoreError::io("read", &self.dir))?;
             let name = entry.file_name();
-            if name == DRAFT && !self.read_only {
+            if name == DRAFT && !dry_run::notes(|| format!("remove {}", entry.path().display())) && !self.read_only {
                 let _ = remove_if_there(&entry.path());
             }
             let Some(addr) = name.to_str().and_then(lease::address_of) else { continue };
@@ -235,6 +235,7 @@ impl Store {
                     }
                     leases.push((content, addr));
                 }
+                Ok(_) if dry_run::notes(|| format!("remove the empty lease {}", entry.path().display())) => {}
                 Ok(_) if self.read_only => {}
                 Ok(_) => lease::remove_if_empty(&entry.path()),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -345,6 +346,9 @@ impl Store {
     /// The file cannot be removed.
     pub fn release(&mut self, addr: IpAddr, content: &str) -> Result<(), StoreError> {
         let path = self.dir.join(addr.to_string());
+        if dry_run::notes(|| format!("remove the lease {} of {}", path.display(), lease::printable(content))) {
+            return Ok(());
+        }
         self.changed = true;
         remove_if_there(&path).map_err(StoreError::io("remove", &path))?;
         self.update(|owners, _| owners.remove(content, addr));

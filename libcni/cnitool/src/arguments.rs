@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use lexopt::prelude::{Long, Short, Value, ValueExt};
 use libcni::{Code, Error};
 
-use crate::help;
 use crate::nearest::hint;
+use crate::{gc, help, ipam};
 
 /// What is asked of us.
 #[derive(Debug, PartialEq)]
@@ -22,6 +22,10 @@ pub enum Action {
     Validate(Vec<PathBuf>),
     /// Say what is installed.
     Plugins,
+    /// Say who has which address.
+    Ipam(ipam::Call),
+    /// Remove what is left over.
+    Gc(gc::Call),
 }
 
 /// The verbs of a network.
@@ -57,12 +61,15 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut words: Vec<OsString> = Vec::new();
     let (mut ifname, mut cache_dir, mut wants_help) = (None, None, false);
+    let (mut json, mut dry_run) = (false, false);
     while let Some(arg) = parser.next().map_err(refuse)? {
         match arg {
             Short('h') | Long("help") => wants_help = true,
             Short('V') | Long("version") => return Ok(Action::Version),
             Short('i') | Long("ifname") => ifname = Some(parser.value().and_then(ValueExt::string).map_err(refuse)?),
             Long("cache-dir") => cache_dir = Some(parser.value().map_err(refuse)?.into()),
+            Long("json") => json = true,
+            Long("dry-run") => dry_run = true,
             Value(word) => words.push(word),
             other => return Err(refuse(format!("{}; see cnitool --help", other.unexpected()))),
         }
@@ -72,6 +79,18 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
     let command = command.to_string_lossy().into_owned();
     if wants_help {
         return Ok(Action::Help(Some(command)));
+    }
+    if command == "ipam" {
+        return ipam_call(words, json, cache_dir);
+    }
+    if dry_run && command != "gc" {
+        return Err(refuse(format!("{command} has no --dry-run; gc has")));
+    }
+    if command == "gc" && (dry_run || words.len() < 2) {
+        let mut networks = texts(words)?;
+        let all = networks.len() > 1;
+        networks.truncate(1);
+        return Ok(Action::Gc(gc::Call { networks, all, dry_run, json, cache_dir }));
     }
     let verb = match command.as_str() {
         "add" => Verb::Add,
@@ -99,6 +118,25 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Action, Error> {
         (Some(_), None) => Err(refuse(format!("NETNS is missing: cnitool {command} NET NETNS"))),
         _ => Err(refuse(format!("NET and NETNS are missing: cnitool {command} NET NETNS"))),
     }
+}
+
+/// `ipam list` and `ipam check`, of the networks that follow.
+fn ipam_call(
+    mut words: impl Iterator<Item = OsString>,
+    json: bool,
+    cache_dir: Option<PathBuf>,
+) -> Result<Action, Error> {
+    let what = match words.next().map(|what| what.to_string_lossy().into_owned()).as_deref() {
+        Some("list") => ipam::What::List,
+        Some("check") => ipam::What::Check,
+        Some(unknown) => return Err(refuse(format!("unknown command ipam {unknown:?}; there are list and check"))),
+        None => return Err(refuse("say what: cnitool ipam list|check [NET]...")),
+    };
+    Ok(Action::Ipam(ipam::Call { what, networks: texts(words)?, json, cache_dir }))
+}
+
+fn texts(words: impl Iterator<Item = OsString>) -> Result<Vec<String>, Error> {
+    words.map(|net| net.into_string().map_err(|net| refuse(format!("NET is not UTF-8: {net:?}")))).collect()
 }
 
 #[cfg(test)]
@@ -137,6 +175,33 @@ mod tests {
             ("remove net ns", "unknown command \"remove\"; see cnitool --help"),
             ("add net ns --nope", "invalid option '--nope'; see cnitool --help"),
             ("add net ns -i", "missing argument for option '-i'"),
+        ] {
+            assert_eq!(parsed(line).unwrap_err(), error);
+        }
+    }
+
+    #[test]
+    fn addresses_and_what_is_left_over() {
+        let ipam = |what, networks: &[&str], json| {
+            let networks = networks.iter().map(|name| (*name).to_owned()).collect();
+            Action::Ipam(ipam::Call { what, networks, json, cache_dir: None })
+        };
+        assert_eq!(parsed("ipam list").unwrap(), ipam(ipam::What::List, &[], false));
+        assert_eq!(parsed("ipam check a b --json").unwrap(), ipam(ipam::What::Check, &["a", "b"], true));
+        let gc = |networks: &[&str], all, dry_run| {
+            let networks = networks.iter().map(|name| (*name).to_owned()).collect();
+            Action::Gc(gc::Call { networks, all, dry_run, json: false, cache_dir: None })
+        };
+        assert_eq!(parsed("gc").unwrap(), gc(&[], false, false));
+        assert_eq!(parsed("gc net").unwrap(), gc(&["net"], false, false));
+        assert_eq!(parsed("gc --dry-run").unwrap(), gc(&[], false, true));
+        assert_eq!(parsed("gc net ns --dry-run").unwrap(), gc(&["net"], true, true));
+        // As the reference has it.
+        assert!(matches!(parsed("gc net ns").unwrap(), Action::Network(Call { verb: Verb::Gc, .. })));
+        for (line, error) in [
+            ("ipam", "say what: cnitool ipam list|check [NET]..."),
+            ("ipam free", "unknown command ipam \"free\"; there are list and check"),
+            ("del net ns --dry-run", "del has no --dry-run; gc has"),
         ] {
             assert_eq!(parsed(line).unwrap_err(), error);
         }

@@ -37,11 +37,43 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "gc",
-        arguments: "NET NETNS",
-        summary: "detach EVERY remembered namespace from the network",
-        more: "There is no way to say which attachments are valid, so none is: every attachment of NET\n\
-               that is remembered in the cache directory is detached, whichever tool made it. NETNS is\n\
-               required and not used. \"disableGC\" in the configuration prevents it.\n",
+        arguments: "[NET [NETNS]]",
+        summary: "remove what is left of containers that are gone",
+        more: "Without NETNS: detaches the attachments of NET, or of every network, whose container is certainly\n\
+               gone (ipam list says which are stale, and why), then tells the plugins to keep the others and\n\
+               remove what is nobody's: rules, links, leases. What may live is kept. Call it on the node itself (what\n\
+               cannot be seen from a container counts as gone), and not while a runtime starts pods on NET.\n\
+               \n\
+               With NETNS, as the reference's cnitool: detaches EVERY attachment of NET that is remembered in the\n\
+               cache directory, whichever tool made it, dead or alive. The path itself is not used.\n\
+               \n\
+               With --dry-run nothing is changed: each plugin says what it would remove. Of one that has no dry run\n\
+               it is not known. \"disableGC\" in the configuration prevents all of it.\n\
+               \n  \
+                 --dry-run        say it, and do not do it\n  \
+                 --json           networks: network, disabled, detach (container, interface, why), remove,\n                   \
+                                  notKnown, errors\n  \
+                 --cache-dir DIR  where runtimes remember (/var/lib/cni)\n",
+    },
+    Command {
+        name: "ipam",
+        arguments: "list|check [NET]...",
+        summary: "say who has which address, and what is left over",
+        more: "list: each address with its network, container, interface and age, whether it is alive, stale or\n\
+               unknown, and what shows that; then how much of each range is used. It knows host-local's leases (in\n\
+               every dataDir of NETCONFPATH, and in /var/lib/cni/networks) and what runtimes remember of others.\n\
+               \n\
+               check: leases without a pod, pods without a lease, leases that are empty, unreadable, outside of the\n\
+               ranges or there twice, cache entries whose namespace is gone or that cannot be read, what plugins\n\
+               have that is nobody's (rules, links, backups), ifb links that nothing uses; each with what to do.\n\
+               The exit status is 0 for nothing, 1 for findings, 2 if something could not be looked at.\n\
+               \n\
+               Both change nothing, and need root to look into namespaces.\n\
+               \n  \
+                 --json           list: addresses (network, address, container, interface, written, ageSeconds,\n                   \
+                                  state, why, file) and ranges (network, range, size, used, free);\n                   \
+                                  check: findings (kind, network, what, advice), notes, notLookedAt\n  \
+                 --cache-dir DIR  where runtimes remember (/var/lib/cni)\n",
     },
     Command {
         name: "status",

@@ -2,10 +2,13 @@
 //!
 //! `add|check|del|gc|status NET NETNS` keep the contract of the reference's cnitool: its environment variables, what
 //! goes to stdout, the exit status (0 or 1), the container id. Beyond it: one clear line for an error, `validate` for
-//! configurations before they are used, and `plugins` for what is installed.
+//! configurations before they are used, `plugins` for what is installed, and `ipam` for who has which address and what
+//! is left over; `gc` without a namespace removes that.
 
 mod arguments;
+mod gc;
 mod help;
+mod ipam;
 mod nearest;
 mod network;
 mod plugins;
@@ -25,17 +28,18 @@ const CONF_DIR: &str = "/etc/cni/net.d";
 const PLUGIN_DIR: &str = "/opt/cni/bin";
 
 fn main() -> ExitCode {
-    let outcome = libcni::exec::ensure_waitable()
+    let action = libcni::exec::ensure_waitable()
         .map_err(|error| Error::new(Code::IO_FAILURE, format!("cannot handle SIGCHLD: {error}")))
-        .and_then(|()| arguments::parse(std::env::args_os().skip(1)))
-        .and_then(run);
-    match outcome {
+        .and_then(|()| arguments::parse(std::env::args_os().skip(1)));
+    // Where 1 is an answer, not to know is another one.
+    let refused = if matches!(action, Ok(Action::Ipam(_))) { ExitCode::from(2) } else { ExitCode::FAILURE };
+    match action.and_then(run) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             let line: Vec<String> = error.to_string().lines().map(|line| line.trim().to_owned()).collect();
             let _ = writeln!(io::stderr(), "{}", line.join(" "));
-            ExitCode::FAILURE
+            refused
         }
     }
 }
@@ -46,6 +50,8 @@ fn run(action: Action) -> Result<bool, Error> {
         Action::Help(topic) => print(help::text(topic.as_deref())?.as_bytes())?,
         Action::Version => print(help::version().as_bytes())?,
         Action::Network(call) => print(&network::run(&call)?)?,
+        Action::Ipam(call) => return ipam::run(&call),
+        Action::Gc(call) => return gc::run(&call),
         Action::Plugins => return plugins::list(&plugin_dirs().0, &mut io::stdout().lock()).map_err(unprinted),
         Action::Validate(targets) => {
             let (dirs, chosen) = plugin_dirs();

@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Invocation, also_says, decode_result, find};
-use crate::plugin::{Command, Network};
+use super::{Invocation, also_says, decode_result, dry_run_of, find};
+use crate::plugin::{Command, Network, dry_run};
 use crate::types::{Error, Success, Version};
 
 /// The longest a DEL after a failed ADD may take: whoever waits for the ADD has waited already, and a runtime of ours
@@ -102,13 +102,16 @@ impl<'a> Delegate<'a> {
     }
 
     pub(super) fn call(&self, verb: Command) -> Result<(), Error> {
-        self.run(verb, self.deadline).map(drop)
+        let answer = self.run(verb, self.deadline);
+        if dry_run::is_on() { dry_run::note_answer(self.plugin_type, answer) } else { answer.map(drop) }
     }
 
     fn run(&self, verb: Command, deadline: Duration) -> Result<Vec<u8>, Error> {
         let program = find(self.plugin_type, self.path)?;
+        // In a dry run the delegate is asked for one, whatever the verb: one that has none refuses.
+        let vars = if dry_run::is_on() { vec![dry_run_of(verb)] } else { Vec::new() };
         let invocation =
-            Invocation { program: &program, verb, vars: Vec::new(), netns_override: true, stdin: self.stdin, deadline };
+            Invocation { program: &program, verb, vars, netns_override: true, stdin: self.stdin, deadline };
         Ok(invocation.run()?)
     }
 }

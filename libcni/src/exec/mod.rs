@@ -22,6 +22,9 @@ pub use invoke::{Failure, Invocation};
 pub use version::versions;
 pub(crate) use version::versions_within;
 
+use std::ffi::OsString;
+
+use crate::plugin::{Command, dry_run};
 use crate::types::{Code, Error, Success, Version};
 
 /// The result an ADD printed. Where it names no version the configuration's is assumed.
@@ -33,6 +36,11 @@ pub(crate) fn decode_result(stdout: &[u8], assumed: Version) -> Result<(Version,
         return Err(Error::new(Code::DECODING_FAILURE, "the plugin succeeded but printed no result"));
     }
     Success::from_json(stdout, assumed).map_err(|error| error.context("failed to read the plugin's result"))
+}
+
+/// The variable that makes a dry run of a verb.
+pub(crate) fn dry_run_of(verb: Command) -> (&'static str, OsString) {
+    ("CNI_COMMAND", format!("{}{}", dry_run::PREFIX, verb.as_str()).into())
 }
 
 /// The same error with more details.

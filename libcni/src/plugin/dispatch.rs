@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 
-use super::Plugin;
 use super::env::{Command, Environment};
 use super::log;
 use super::request::{ConfOf, Network, Request};
+use super::{Plugin, dry_run};
 use crate::types::version::{self, Version};
 use crate::types::{Code, Error, NetworkName, json};
 
@@ -126,8 +126,12 @@ fn answer<P: Plugin>(
     if matches!(command, Command::Add | Command::Del) {
         refuse_own_netns(env)?;
     }
+    if env.dry_run {
+        dry_run::begin();
+    }
     let network = Network::read(name, *version, &value, text, env)?;
-    call(plugin, command, network, env)
+    let answer = call(plugin, command, network, env)?;
+    Ok(if env.dry_run { dry_run::answer() } else { answer })
 }
 
 fn read_stdin(stdin: &mut dyn Read) -> Result<Vec<u8>, Error> {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::dry_run;
 use crate::types::{CniArgs, Code, ContainerId, Error, IfName};
 
 /// `CNI_COMMAND`: the verbs of the specification.
@@ -46,6 +47,8 @@ impl Command {
 #[derive(Clone, Debug)]
 pub struct Environment {
     pub(super) command: Result<Command, String>,
+    /// The verb only says what it would do ([`dry_run`]).
+    pub(super) dry_run: bool,
     pub(super) container_id: Option<ContainerId>,
     pub(super) netns: Option<PathBuf>,
     pub(super) ifname: Option<IfName>,
@@ -65,7 +68,13 @@ impl Environment {
         if command.is_empty() {
             return Ok(None);
         }
-        let command = Command::ALL.into_iter().find(|known| known.as_str() == command).ok_or(command);
+        let (verb, dry_run) = match command.strip_prefix(dry_run::PREFIX) {
+            Some(verb) => (verb, true),
+            None => (command.as_str(), false),
+        };
+        let known = Command::ALL.into_iter().find(|known| known.as_str() == verb);
+        let known = known.filter(|known| !dry_run || matches!(known, Command::Del | Command::Gc));
+        let command = known.ok_or(command);
         let attachment = command.as_ref().is_ok_and(|command| command.names_attachment());
         let mut missing = Missing::default();
 
@@ -84,6 +93,7 @@ impl Environment {
         missing.refuse()?;
         Ok(Some(Self {
             command,
+            dry_run,
             container_id,
             netns: Some(PathBuf::from(netns)).filter(|netns| !netns.as_os_str().is_empty()),
             ifname,

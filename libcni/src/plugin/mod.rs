@@ -63,6 +63,7 @@
 //! ```
 
 mod dispatch;
+pub mod dry_run;
 mod env;
 pub mod log;
 mod request;

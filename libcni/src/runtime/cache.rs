@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::attachment::Attachment;
 use super::base64;
 use super::conflist::ConfList;
+use super::remembered::{NetnsId, Unreadable};
 use crate::regular_file;
 use crate::types::json::{self, Object};
 use crate::types::{Code, Error, NetworkName};
@@ -25,6 +26,8 @@ use crate::types::{Code, Error, NetworkName};
 const LENGTH_MAX: u64 = 64 << 20;
 
 const KIND: &str = "cniCacheV1";
+/// What is wrong with an entry that says neither container nor network.
+const BARE: &str = "it is of a time when only the result was kept";
 
 /// The directory of results.
 #[derive(Clone, Debug)]
@@ -43,6 +46,17 @@ pub struct Cached {
     pub config: Vec<u8>,
     /// The result, in whichever version the last plugin returned it.
     pub result: Value,
+    /// Which namespace was attached. The reference does not say, and passes over it.
+    pub netns_id: Option<NetnsId>,
+}
+
+/// Everything in the directory.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    /// The entries, by file name.
+    pub entries: Vec<Cached>,
+    /// Files that are none: what they were about is not known.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// The file, in the reference's order of keys.
@@ -62,6 +76,8 @@ struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     capability_args: Option<Object>,
     result: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    netns_id: Option<NetnsId>,
 }
 
 /// What a file holds.
@@ -116,6 +132,7 @@ impl Cache {
             cni_args: Some(attachment.args.clone()).filter(|args| !args.is_empty()),
             capability_args: Some(attachment.capability_args.clone()).filter(|args| !args.is_empty()),
             result: Some(result),
+            netns_id: attachment.netns.as_deref().and_then(NetnsId::of),
         };
         let path = self.file(list.name(), attachment);
         if self.is_anothers(list.name(), attachment) {
@@ -167,9 +184,7 @@ impl Cache {
         match self.read(network, attachment)? {
             None => Ok(None),
             Some(Content::Entry(entry)) => Ok(Some(*entry)),
-            Some(Content::Bare(_)) => {
-                Err(invalid(&self.file(network, attachment), "it is of a time when only the result was kept"))
-            }
+            Some(Content::Bare(_)) => Err(invalid(&self.file(network, attachment), BARE)),
         }
     }
 
@@ -191,27 +206,45 @@ impl Cache {
         }
     }
 
-    /// Every attachment that is remembered, by file name. Files that are not entries are passed over.
+    /// The file of an attachment, for messages.
+    pub(super) fn path(&self, network: &NetworkName, attachment: &Attachment) -> PathBuf {
+        self.file(network, attachment)
+    }
+
+    /// Every attachment that is remembered, and the files that are no entries. Directories are passed over.
     ///
     /// # Errors
     /// The directory is there but cannot be read: that is not the same as "no attachments".
-    pub(super) fn list(&self) -> Result<Vec<Cached>, Error> {
+    pub(super) fn list(&self) -> Result<Remembered, Error> {
         let results = self.results();
         let cannot = |error: io::Error| {
             Error::new(Code::IO_FAILURE, format!("cannot read the cached results in {}: {error}", results.display()))
         };
         let mut files = match fs::read_dir(&results) {
             Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Remembered::default()),
             Err(error) => Err(error),
         }
         .map_err(cannot)?;
         files.sort();
-        let entry = |file: PathBuf| match decode(&read(&file).ok()?) {
-            Ok(Content::Entry(entry)) => Some(*entry),
-            _ => None,
-        };
-        Ok(files.into_iter().filter_map(entry).collect())
+        let mut found = Remembered::default();
+        for file in files {
+            let why = match read(&file) {
+                // Removed since, or a directory: not of a container.
+                Err(error) if error.kind() == io::ErrorKind::NotFound || file.is_dir() => continue,
+                Err(error) => error.to_string(),
+                Ok(text) => match decode(&text) {
+                    Ok(Content::Entry(entry)) => {
+                        found.entries.push(*entry);
+                        continue;
+                    }
+                    Ok(Content::Bare(_)) => BARE.to_owned(),
+                    Err(why) => why,
+                },
+            };
+            found.unreadable.push(Unreadable { file, why });
+        }
+        Ok(found)
     }
 }
 
@@ -248,5 +281,6 @@ fn decode(text: &[u8]) -> Result<Content, String> {
         },
         config: base64::decode(&config).ok_or("\"config\" is not base64")?,
         result: file.result.filter(Value::is_object).ok_or("there is no \"result\"")?,
+        netns_id: file.netns_id,
     })))
 }

@@ -169,6 +169,15 @@ impl ConfList {
         version::number(&self.version) >= version::number(since.as_str())
     }
 
+    /// The same list in this version, if it is of an earlier one.
+    pub(super) fn since(&self, version: Version) -> Self {
+        let mut list = self.clone();
+        if !self.is_since(version) {
+            list.version = version.to_string();
+        }
+        list
+    }
+
     /// `disableCheck`: CHECK does nothing and succeeds.
     pub fn disable_check(&self) -> bool {
         self.disable_check

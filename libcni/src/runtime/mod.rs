@@ -29,7 +29,9 @@ mod base64;
 mod cache;
 mod conflist;
 mod directory;
+mod dry_run;
 mod network;
+mod remembered;
 mod request;
 
 #[cfg(test)]
@@ -42,9 +44,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use attachment::Attachment;
-pub use cache::Cached;
+pub use cache::{Cached, Remembered};
 pub use conflist::{ConfList, PluginConf};
 pub use directory::files;
+pub use remembered::{NetnsId, Unreadable};
 
 use crate::exec::{Invocation, also_says, decode_result, find};
 use crate::plugin::Command;
@@ -242,12 +245,25 @@ impl Runtime {
         self.cache.get(list.name(), attachment)
     }
 
-    /// Every attachment that is remembered, or those of one container.
+    /// Everything that is remembered, and the files of which it is not known what they remember.
+    ///
+    /// # Errors
+    /// The directory is there and cannot be read.
+    pub fn remembered(&self) -> Result<Remembered, Error> {
+        self.cache.list()
+    }
+
+    /// The file in which an attachment is or would be remembered.
+    pub fn cache_file(&self, list: &ConfList, attachment: &Attachment) -> PathBuf {
+        self.cache.path(list.name(), attachment)
+    }
+
+    /// Every attachment that is remembered, or those of one container. Files that cannot be read are passed over.
     ///
     /// # Errors
     /// The directory is there and cannot be read.
     pub fn attachments(&self, container_id: Option<&ContainerId>) -> Result<Vec<Cached>, Error> {
-        let mut cached = self.cache.list()?;
+        let mut cached = self.cache.list()?.entries;
         cached.retain(|entry| container_id.is_none_or(|id| entry.attachment.container_id == *id));
         Ok(cached)
     }
@@ -260,17 +276,30 @@ impl Runtime {
         attachment: Option<&Attachment>,
         stdin: &[u8],
     ) -> Result<Vec<u8>, Error> {
+        self.call_with(plugin, verb, attachment, stdin, Vec::new())
+    }
+
+    /// The same with more variables, which replace others.
+    fn call_with(
+        &self,
+        plugin: &PluginConf,
+        verb: Command,
+        attachment: Option<&Attachment>,
+        stdin: &[u8],
+        more: Vec<(&'static str, OsString)>,
+    ) -> Result<Vec<u8>, Error> {
         let program = find(plugin.plugin_type(), &self.path)?;
         let path: Vec<&std::ffi::OsStr> =
             self.path.iter().map(|dir| dir.as_os_str()).filter(|dir| !dir.is_empty()).collect();
         let of = |value: &dyn Fn(&Attachment) -> OsString| attachment.map(value).unwrap_or_default();
-        let vars = vec![
+        let mut vars = vec![
             ("CNI_CONTAINERID", of(&|attachment| attachment.container_id.as_str().into())),
             ("CNI_NETNS", of(&|attachment| attachment.netns.clone().unwrap_or_default().into_os_string())),
             ("CNI_IFNAME", of(&|attachment| attachment.ifname.as_str().into())),
             ("CNI_ARGS", of(&|attachment| attachment.cni_args().into())),
             ("CNI_PATH", path.join(":".as_ref())),
         ];
+        vars.extend(more);
         let (deadline, netns_override) = (self.deadline, self.netns_override);
         Ok(Invocation { program: &program, verb, vars, netns_override, stdin, deadline }.run()?)
     }

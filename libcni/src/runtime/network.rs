@@ -12,7 +12,8 @@ impl Runtime {
     /// GC: detaches every remembered attachment of the network that is not in `valid` (`None`: no attachment is
     /// valid), then tells the plugins which are, from 1.1.0 on. Not if it is disabled in the configuration.
     ///
-    /// Nothing is freed when the cache cannot be read: not to know an attachment is not to know that it is gone.
+    /// Nothing is freed when the cache cannot be read: not to know an attachment is not to know that it is gone. So it is
+    /// with a file that is no entry: what it may be about is kept, and it is an error, for somebody to look at it.
     ///
     /// # Errors
     /// The cache cannot be read; else every failure, joined: the others are still done.
@@ -20,9 +21,9 @@ impl Runtime {
         if list.disable_gc() {
             return Ok(());
         }
-        let cached = self.attachments(None)?;
+        let remembered = self.remembered()?;
         let mut errors = Vec::new();
-        for entry in cached.iter().filter(|entry| entry.network == *list.name()) {
+        for entry in remembered.entries.iter().filter(|entry| entry.network == *list.name()) {
             let attachment = &entry.attachment;
             let (id, ifname) = (&attachment.container_id, &attachment.ifname);
             let is_it = |one: &plugin::Attachment| one.container_id == id.as_str() && one.ifname == ifname.as_str();
@@ -33,15 +34,41 @@ impl Runtime {
                 errors.push(error.context(format!("failed to delete stale attachment {id} {ifname}")));
             }
         }
-        if list.is_since(Version::V1_1_0) {
-            for plugin in list.plugins() {
-                let stdin = request::of_network(list, plugin, valid);
-                if let Err(error) = self.call(plugin, Command::Gc, None, &stdin) {
-                    errors.push(error.context(format!("failed to GC plugin {}", plugin.plugin_type())));
-                }
+        let mut kept = valid.map(<[_]>::to_vec);
+        for file in &remembered.unreadable {
+            let candidates = file.candidates(list.name());
+            let is_known = valid.is_some_and(|valid| candidates.iter().any(|one| valid.contains(one)));
+            if is_known || candidates.is_empty() {
+                continue;
+            }
+            errors.push(file.error());
+            if let Some(kept) = &mut kept {
+                kept.extend(candidates);
             }
         }
+        if list.is_since(Version::V1_1_0) {
+            errors.extend(self.gc_plugins(list, kept.as_deref()));
+        }
         Error::join(errors)
+    }
+
+    /// The second half of GC alone: tells the plugins which attachments are valid (`None`: nothing is said, and nothing
+    /// freed). In a list of an earlier version than 1.1.0 the plugins that speak 1.1.0 are told in that; others do not
+    /// know the verb. Returns every failure.
+    pub fn gc_plugins(&self, list: &ConfList, valid: Option<&[plugin::Attachment]>) -> Vec<Error> {
+        let told = list.since(Version::V1_1_0);
+        let mut errors = Vec::new();
+        for plugin in told.plugins() {
+            let speaks = |versions: Vec<String>| versions.iter().any(|version| version == Version::V1_1_0.as_str());
+            if !list.is_since(Version::V1_1_0) && !self.versions(plugin.plugin_type()).is_ok_and(speaks) {
+                continue;
+            }
+            let stdin = request::of_network(&told, plugin, valid);
+            if let Err(error) = self.call(plugin, Command::Gc, None, &stdin) {
+                errors.push(error.context(format!("failed to GC plugin {}", plugin.plugin_type())));
+            }
+        }
+        errors
     }
 
     /// STATUS: whether the network can take containers. Before 1.1.0 there is no way to ask, and the answer is yes.

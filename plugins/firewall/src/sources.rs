@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hostnet::{Error, Undo};
+use libcni::plugin::dry_run;
 use libcni::regular_file;
 use libcni::types::Cidr;
 
@@ -146,6 +147,9 @@ pub fn remove(is_gone: &dyn Fn(&str) -> bool, zone: &str, addresses: &[IpAddr], 
         Err(error) => return vec![error],
     };
     let remove = |(address, zone): (IpAddr, &str)| {
+        if dry_run::notes(|| format!("remove the source {} of zone {zone} of firewalld", Cidr::host(address))) {
+            return Ok(());
+        }
         firewalld.as_ref().map_or(Ok(()), |firewalld| firewalld.remove_source(zone, Cidr::host(address)))?;
         Source::forget(address)
     };

@@ -49,6 +49,14 @@ pub fn list_of_others(nl: &mut Netlink, index: u32) -> Result<Vec<Address>> {
     Ok(addresses.into_iter().map(|(_, address)| address).collect())
 }
 
+/// The addresses of all links, each with the index of its link, of both families.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_all(nl: &mut Netlink) -> Result<Vec<(u32, Address)>> {
+    dump(nl, 0)
+}
+
 /// Addresses with the index of their link; those of all links where `index` is 0.
 fn dump(nl: &mut Netlink, index: u32) -> Result<Vec<(u32, Address)>> {
     let mut request = AddressMessage::default();

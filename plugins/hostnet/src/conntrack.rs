@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 
+use libcni::plugin::dry_run;
 use netlink_packet_core::{
     DefaultNla, Emitable, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, NlasIterator,
 };
@@ -121,6 +122,9 @@ impl Conntrack {
     /// # Errors
     /// The kernel's refusal.
     pub fn remove(&mut self, flow: &Flow) -> Result<bool> {
+        if dry_run::notes(|| format!("forget the tracked flow to {} port {}", flow.to, flow.port)) {
+            return Ok(true);
+        }
         match self.0.request(Message::new(CT_DELETE, flow.ipv4, &flow.identity), 0) {
             Ok(()) => Ok(true),
             Err(failure) => {

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use libcni::plugin::dry_run;
 use libcni::types::Cidr;
 
 use crate::error::Error;
@@ -111,6 +112,13 @@ impl Iptables {
     ///
     /// A chain is made by `-N`, not by the `:CHAIN` of saved rules, which would flush one that exists.
     pub fn restore(&self, table: &str, commands: &[String]) -> Result<(), Error> {
+        if dry_run::is_on() {
+            let program = self.iptables.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            for command in commands {
+                dry_run::notes(|| format!("{program} -t {table} {command}"));
+            }
+            return Ok(());
+        }
         let mut input = format!("*{table}\n");
         for command in commands {
             input.push_str(command);

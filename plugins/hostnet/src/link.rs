@@ -4,6 +4,7 @@ mod read;
 
 use std::time::{Duration, Instant};
 
+use libcni::plugin::dry_run;
 use libcni::types::names::IFNAME_MAX;
 use libcni::types::{Interface, Mac};
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
@@ -235,6 +236,11 @@ fn set(nl: &mut Netlink, index: u32, attribute: LinkAttribute, doing: &str) -> R
 }
 
 fn change(nl: &mut Netlink, index: u32, request: LinkMessage, doing: &str) -> Result<()> {
+    if dry_run::is_on() {
+        let doing = format!("{doing} link {}", describe(nl, index));
+        dry_run::notes(|| doing);
+        return Ok(());
+    }
     let result = nl.socket.request(RouteNetlinkMessage::SetLink(request), 0);
     result.map_err(|failure| failure.doing(format!("{doing} link {}", describe(nl, index))))
 }
@@ -258,6 +264,13 @@ pub fn remove_by_index(nl: &mut Netlink, index: u32) -> Result<bool> {
 }
 
 fn remove_one(nl: &mut Netlink, request: LinkMessage, name: &str) -> Result<bool> {
+    if dry_run::is_on() {
+        let found = get_one(nl, request, || format!("get link {name}"))?;
+        return Ok(found.is_some_and(|link| {
+            let whose = link.alias.map(|alias| format!(" ({alias})")).unwrap_or_default();
+            dry_run::notes(|| format!("remove link {} in {}{whose}", link.name, nl.netns()))
+        }));
+    }
     let result = nl.socket.request(RouteNetlinkMessage::DelLink(request), 0);
     match result.map_err(|failure| failure.doing(format!("remove link {name} in {}", nl.netns()))) {
         Ok(()) => Ok(true),

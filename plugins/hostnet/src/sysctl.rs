@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use libcni::plugin::dry_run;
+
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
 
@@ -31,6 +33,9 @@ pub fn get(nl: &Netlink, key: &str) -> Result<Option<String>> {
 pub fn set(nl: &Netlink, key: &str, value: &str) -> Result<()> {
     let doing = || format!("set sysctl {key} to {value:?} in {}", nl.netns());
     let path = path(key).ok_or_else(|| Error::other(doing(), "not a key"))?;
+    if dry_run::notes(doing) {
+        return Ok(());
+    }
     nl.in_netns(|| make(&path, value))?.map_err(|error| Error::io(doing(), &error))
 }
 

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use libcni::plugin::{Attachment, Request};
+use libcni::plugin::{Attachment, Request, dry_run};
 use libcni::types::{NetworkName, json};
 use libcni::{Code, Error, regular_file};
 use serde::Serialize;
@@ -208,6 +208,10 @@ fn write_new(path: &Path, attributes: &Attributes) -> io::Result<()> {
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {
+    if dry_run::is_on() {
+        let _ = fs::symlink_metadata(path).map(|_| dry_run::notes(|| format!("remove {}", path.display())));
+        return Ok(());
+    }
     match fs::remove_file(path) {
         // A file system that is read-only says so before it looks.
         Err(error) if !is_absent(&error) && fs::symlink_metadata(path).is_ok() => Err(error),

@@ -43,6 +43,10 @@ mod chained_examples;
 #[cfg(test)]
 mod check_alarms;
 #[cfg(test)]
+mod cnitool_gc;
+#[cfg(test)]
+mod cnitool_ipam;
+#[cfg(test)]
 mod conf_examples;
 #[cfg(test)]
 mod cves;

@@ -54,6 +54,38 @@ fn gc_detaches_all_that_is_remembered() {
     assert!(!std::fs::read_to_string(node.path("stdin")).unwrap().contains("cni.dev"));
 }
 
+/// One plugin that has a dry run, one that refuses it as every plugin refuses a command it does not know.
+#[test]
+fn gc_without_a_namespace_detaches_what_is_gone() {
+    let node = node();
+    let answer = r#"{"cniVersion":"1.1.0","dryRun":{"changes":["remove rule 7"],"silent":[]}}"#;
+    node.plugin("first", &format!("case $CNI_COMMAND in PODWIRE*) echo '{answer}';; ADD) echo '{RESULT}';; esac"));
+    let refusal = r#"{"code":4,"msg":"unknown CNI_COMMAND: PODWIRE"}"#;
+    node.plugin(
+        "second",
+        &format!("case $CNI_COMMAND in PODWIRE*) echo '{refusal}'; exit 1;; ADD) echo '{RESULT}';; esac"),
+    );
+    // The number of a process of the node's own namespace, which no container is in, and a path that is gone.
+    for netns in ["/proc/self/ns/net", "/gone"] {
+        assert!(node.run(&["add", "net", netns]).status.success());
+    }
+    node.calls();
+    let report = node.run(&["gc", "net", "--dry-run", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    let report = &report["networks"][0];
+    assert_eq!((report["detach"].as_array().unwrap().len(), &report["errors"]), (2, &serde_json::json!([])));
+    assert!(report["remove"].as_array().unwrap().contains(&"remove rule 7".into()), "{report}");
+    assert_eq!(report["notKnown"], serde_json::json!(["second: unknown CNI_COMMAND: PODWIRE"]));
+    assert!(node.calls().iter().all(|call| call.contains(" PODWIRE_DRY_RUN_")));
+    assert_eq!(std::fs::read_dir(node.path("cache/results")).unwrap().count(), 2);
+
+    let done = node.run(&["gc", "net"]);
+    assert!(done.status.success() && text(&done.stdout).contains("its namespace /gone is gone"), "{done:?}");
+    let verbs: Vec<String> =
+        node.calls().iter().map(|call| call.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect();
+    assert!(verbs.ends_with(&["first GC".to_owned(), "second GC".to_owned()]), "{verbs:?}");
+}
+
 #[test]
 fn the_environment() {
     let node = node();
@@ -151,7 +183,7 @@ fn help() {
         }
         assert!(overview.lines().all(|line| line.len() <= 100), "{overview}");
     }
-    for command in ["add", "check", "del", "gc", "status", "validate", "plugins", "help"] {
+    for command in ["add", "check", "del", "gc", "status", "ipam", "validate", "plugins", "help"] {
         let output = node.run(&["help", command]);
         assert!(text(&output.stdout).contains(&format!("Usage: cnitool {command}")));
         assert_eq!(node.run(&[command, "--help"]).stdout, output.stdout);

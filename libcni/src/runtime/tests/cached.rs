@@ -44,6 +44,32 @@ fn the_references_file() {
     assert_eq!(names(Some(&"ct".parse().unwrap())), [""; 0]);
 }
 
+/// A path is given again; the namespace that was attached is not.
+#[test]
+fn an_entry_says_which_namespace_was_attached() {
+    let node = Node::new();
+    let pod = Attachment::new("ctr".parse().unwrap(), Some("/proc/self/ns/net".into()), "eth0".parse().unwrap());
+    let gone = || node.runtime.remembered().unwrap().entries[0].netns_is_gone();
+    let rewrite = |change: &dyn Fn(&mut Value)| {
+        let mut entry = serde_json::from_slice(&std::fs::read(node.cache_file()).unwrap()).unwrap();
+        change(&mut entry);
+        write(&node.cache_file(), &entry.to_string());
+    };
+    node.runtime.add(&list("1.0.0", ""), &pod).unwrap();
+    assert_eq!(gone(), None);
+    rewrite(&|entry| entry["netnsId"]["inode"] = 1.into());
+    assert_eq!(gone().as_deref(), Some("/proc/self/ns/net is another namespace now"));
+    rewrite(&|entry| entry["netnsId"]["bootId"] = "x".into());
+    assert_eq!(gone().as_deref(), Some("its namespace was of an earlier boot"));
+    // As the reference writes it.
+    rewrite(&|entry| drop(entry.as_object_mut().unwrap().remove("netnsId")));
+    assert_eq!(gone(), None);
+    rewrite(&|entry| entry["netns"] = "/proc/self/status".into());
+    assert_eq!(gone().as_deref(), Some("/proc/self/status is no namespace any more"));
+    rewrite(&|entry| entry["netns"] = "/run/netns/nowhere-at-all".into());
+    assert_eq!(gone().as_deref(), Some("its namespace /run/netns/nowhere-at-all is gone"));
+}
+
 #[test]
 fn without_arguments_their_keys_are_left_out() {
     let node = Node::new();

@@ -296,6 +296,30 @@ fn gc_tells_and_frees_nothing_it_does_not_know() {
     assert_eq!(node.plugins.calls(), [""; 0]);
 }
 
+/// An entry that cannot be read was passed over: its container was not detached, and the plugins were told that it is gone.
+#[test]
+fn gc_keeps_what_an_unreadable_entry_may_be_of() {
+    let node = Node::new();
+    let list = list("1.1.0", "");
+    node.runtime.add(&list, &attachment()).unwrap();
+    let broken = node.cache_file().with_file_name("net-a-b-eth0");
+    write(&broken, "{");
+    write(&node.cache_file().with_file_name("other-a-eth0"), "{");
+    node.plugins.calls();
+    let valid = |id: &str| plugin::Attachment { container_id: id.into(), ifname: "eth0".into() };
+    let error = node.runtime.gc(&list, Some(&[valid("x")])).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot read the cached result {}", broken.display())), "{error}");
+    assert!(!error.contains("other-a-eth0"), "{error}");
+    // The rest is still done.
+    assert_eq!(node.plugins.calls(), ["second DEL", "first DEL", "first GC", "second GC"]);
+    let told = node.request("first", "GC")["cni.dev/valid-attachments"].clone();
+    let told: Vec<&str> = told.as_array().unwrap().iter().map(|one| one["containerID"].as_str().unwrap()).collect();
+    assert_eq!(told, ["x", "a", "a-b"]);
+    assert!(broken.exists());
+    // Whose runtime says that it is valid needs no looking after.
+    node.runtime.gc(&list, Some(&[valid("a-b")])).unwrap();
+}
+
 #[test]
 fn status() {
     let node = Node::new();

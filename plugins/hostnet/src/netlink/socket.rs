@@ -12,6 +12,8 @@ use netlink_packet_core::{
     NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 
+use libcni::plugin::dry_run;
+
 use super::failure::{BatchError, Failure};
 use super::frame::{self, Answer, Frame, Frames};
 use super::wire::{BUFFER, Kernel, Wire};
@@ -66,8 +68,11 @@ impl Socket {
     /// `NLM_F_ACK`: `NLM_F_CREATE`, `NLM_F_EXCL`…
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// The kernel's refusal. In a dry run, whatever was not left out before it came here.
     pub fn request<M: NetlinkSerializable>(&mut self, message: M, flags: u16) -> Result<()> {
+        if dry_run::is_on() {
+            return Err(Failure::Answer("a dry run changes nothing".to_owned()));
+        }
         let sequence = self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         loop {
             for frame in self.receive(sequence, sequence)? {

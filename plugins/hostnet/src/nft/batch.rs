@@ -8,7 +8,7 @@ use netlink_packet_netfilter::nftables::{
 
 use super::intervals::{Element, Intervals};
 use super::message::Message;
-use super::{Chain, Expression, Table, userdata};
+use super::{Chain, Expression, REMOVE, Table, rule_name, userdata};
 
 /// `NF_ACCEPT` of linux/netfilter.h, as a chain's policy.
 const ACCEPT: u32 = 1;
@@ -134,7 +134,7 @@ impl Batch {
         let mut attributes = rule_place(chain);
         attributes.push(RuleAttribute::Handle(handle));
         let message = NfTablesMessage::DeleteRule(RuleMessage { attributes });
-        self.push(Message::new(chain.table.family, message), 0, || format!("remove rule {handle} of {chain}"));
+        self.push(Message::new(chain.table.family, message), 0, || format!("{REMOVE}{}", rule_name(chain, handle)));
     }
 
     /// All rules of a chain go: ENOENT when there is no such chain.

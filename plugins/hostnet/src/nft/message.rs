@@ -181,6 +181,13 @@ impl Rule {
         userdata::tag(self.attribute(NFTA_RULE_USERDATA)?)
     }
 
+    /// What the rule says of itself, for people: whose it is, or its comment, also iptables' own.
+    pub fn words(&self) -> Option<String> {
+        let text = self.tag().or_else(|| self.comment()).or_else(|| self.extension("comment"))?;
+        let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        Some(String::from_utf8_lossy(text).into_owned()).filter(|text| !text.is_empty())
+    }
+
     /// Whether these bytes stand anywhere in the rule.
     pub fn contains(&self, wanted: &[u8]) -> bool {
         let Some(first) = wanted.first() else { return true };

@@ -35,8 +35,10 @@ pub use nat::{Nat, destination_is_local, dnat, has_mark, port, read_dnat, read_p
 pub use netlink_packet_netfilter::nftables::InetHookNumber;
 pub use program::{is_installed, run};
 
-use message::Message;
+use std::collections::BTreeMap;
 
+use libcni::plugin::dry_run;
+use message::Message;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::error::Error;
@@ -52,13 +54,23 @@ const ATTEMPTS: usize = 5;
 #[derive(Default)]
 pub struct Nft {
     socket: Option<Socket>,
+    /// In a dry run, what the rules that were listed say of themselves, for people.
+    seen: BTreeMap<String, String>,
+}
+
+/// What is being done, where a rule goes.
+const REMOVE: &str = "remove ";
+
+/// A rule for messages: `rule 7 of ip nat POSTROUTING`.
+fn rule_name(chain: Chain<'_>, handle: u64) -> String {
+    format!("rule {handle} of {chain}")
 }
 
 impl Nft {
     /// Over a socket that replays what nf_tables once said.
     #[cfg(feature = "replay")]
     pub fn over(socket: Socket) -> Self {
-        Self { socket: Some(socket) }
+        Self { socket: Some(socket), ..Self::default() }
     }
 
     /// Whether this kernel has nf_tables (and lets us use it).
@@ -107,7 +119,12 @@ impl Nft {
             Err(failure) => return Err(failure.doing(format!("list the rules of {chain}"))),
         };
         // Kernels before 4.10 do not look at the chain named in the request and list every rule.
-        Ok(answers.into_iter().filter_map(Message::into_rule).filter(|rule| rule.is_in(chain)).collect())
+        let rules: Vec<Rule> =
+            answers.into_iter().filter_map(Message::into_rule).filter(|rule| rule.is_in(chain)).collect();
+        if dry_run::is_on() {
+            self.seen.extend(rules.iter().filter_map(|rule| Some((rule_name(chain, rule.handle()), rule.words()?))));
+        }
+        Ok(rules)
     }
 
     /// The elements of a set of intervals, in order; none when the set, or its table, is absent.
@@ -126,6 +143,15 @@ impl Nft {
     /// Makes the changes, all or none. An empty batch asks nothing of the kernel.
     pub fn commit(&mut self, batch: Batch) -> Result<(), Error> {
         let (messages, doing) = batch.into_parts();
+        if dry_run::is_on() {
+            for one in doing {
+                dry_run::notes(|| match one.strip_prefix(REMOVE).and_then(|name| self.seen.get(name)) {
+                    Some(words) => format!("{one} ({words})"),
+                    None => one,
+                });
+            }
+            return Ok(());
+        }
         let socket = self.socket().map_err(|failure| failure.doing("open a netfilter socket"))?;
         socket.batch(messages).map_err(|failed| {
             let doing = failed.index.and_then(|index| doing.into_iter().nth(index));

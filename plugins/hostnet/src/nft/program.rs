@@ -1,5 +1,7 @@
 //! The `nft` program, for the one thing that only it can do: to understand conditions that somebody wrote in its language.
 
+use libcni::plugin::dry_run;
+
 use crate::error::Error;
 use crate::process;
 
@@ -15,6 +17,9 @@ pub fn is_installed() -> bool {
 pub fn run(commands: &[String]) -> Result<(), Error> {
     let doing = "run nft";
     let program = process::find("nft").ok_or_else(|| Error::other(doing, "not in PATH"))?;
+    if dry_run::is_on() {
+        return Err(Error::other(doing, "a dry run changes nothing"));
+    }
     let mut input = commands.join("\n");
     input.push('\n');
     let output = process::run(&program, &["-f", "-"], input.as_bytes())?;

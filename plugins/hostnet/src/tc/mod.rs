@@ -11,6 +11,7 @@ pub mod tbf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use libcni::plugin::dry_run;
 use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, Nla};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
@@ -111,6 +112,10 @@ fn remove(
     doing: &str,
     is_there: impl FnOnce(&mut Netlink) -> Result<bool>,
 ) -> Result<bool> {
+    if dry_run::is_on() {
+        let doing = format!("{doing} link number {index}");
+        return Ok(is_there(nl)? && dry_run::notes(|| doing));
+    }
     let end = Instant::now() + BUSY;
     let answer = loop {
         match nl.socket.request(RouteNetlinkMessage::DelQueueDiscipline(request.clone()), 0) {

@@ -4,6 +4,7 @@
 //! from which they come back past its hook. The reference's stands first. Either is known by where it sends packets, not
 //! by its place.
 
+use libcni::plugin::dry_run;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
@@ -47,6 +48,14 @@ pub fn is_there(nl: &mut Netlink, from: u32, to: u32) -> Result<bool> {
     Ok(list(nl, from)?.iter().any(|redirect| redirect.is_of_all && redirect.to == to))
 }
 
+/// The links that what comes into the link `from` is sent out of.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn targets(nl: &mut Netlink, from: u32) -> Result<Vec<u32>> {
+    Ok(list(nl, from)?.iter().map(|redirect| redirect.to).collect())
+}
+
 /// Sends what comes into the link `from` out of the link `to`. A redirection of ours to another link ends, and one of
 /// everything to a link that is gone, which would drop it before ours is asked. There must be a hook.
 ///
@@ -83,6 +92,9 @@ pub fn remove(nl: &mut Netlink, from: u32, to: &[u32]) -> Result<bool> {
 }
 
 fn remove_one(nl: &mut Netlink, from: u32, redirect: &Redirect) -> Result<bool> {
+    if dry_run::notes(|| format!("remove the redirection of link number {from} to link number {}", redirect.to)) {
+        return Ok(true);
+    }
     let removed = match nl.socket.request(RouteNetlinkMessage::DelTrafficFilter(redirect.request()), 0) {
         Ok(()) => true,
         // Gone meanwhile: the filter, its priority, the hook, the link.

@@ -1,0 +1,184 @@
+//! `cnitool gc` without a namespace: detaches what is certainly gone, and tells the plugins what is not.
+//!
+//! A runtime's GC knows which containers it has. This one is told by nobody, and finds out ([`crate::ipam`]): what does
+//! not certainly belong to a container that is gone is kept. With `--dry-run` the same plugins are asked the same, and
+//! say what they would remove ([`libcni::plugin::dry_run`]).
+
+use std::path::PathBuf;
+
+use libcni::plugin::dry_run::Plan;
+use libcni::runtime::{Attachment, ConfList, Runtime};
+use libcni::types::json;
+use libcni::{Code, Error};
+use serde_json::{Value, json};
+
+use crate::ipam::{self, Key, Known, State};
+use crate::{conf_dir, print};
+
+/// `gc [--dry-run] [NET...]`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Call {
+    /// None means all.
+    pub networks: Vec<String>,
+    /// Every remembered attachment, as `gc NET NETNS` does; only as a dry run.
+    pub all: bool,
+    pub dry_run: bool,
+    pub json: bool,
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// What was, or would be, done about a network.
+#[derive(Default)]
+struct Outcome {
+    network: String,
+    is_disabled: bool,
+    /// Who is detached, and why.
+    detached: Vec<(Key, String)>,
+    plan: Plan,
+    errors: Vec<String>,
+}
+
+/// Does it, or says what it would do. `false`: something failed.
+///
+/// # Errors
+/// What is known cannot be read at all; there is no such network.
+pub fn run(call: &Call) -> Result<bool, Error> {
+    let runtime = ipam::runtime(call.cache_dir.as_ref());
+    let known = Known::read(&conf_dir(), &runtime)?;
+    if let Some(unknown) = call.networks.iter().find(|name| known.networks.get(name).is_none()) {
+        let msg = format!("no network {unknown:?}, neither in {} nor in the cache", conf_dir().display());
+        return Err(Error::new(Code::INVALID_CONFIG, msg).with_details(known.networks.broken.join("; ")));
+    }
+    let is_wanted = |name: &str| call.networks.is_empty() || call.networks.iter().any(|wanted| wanted == name);
+    let networks = known.networks.all.iter().filter(|network| is_wanted(network.name()));
+    let outcomes: Vec<Outcome> =
+        networks.map(|network| Gc { call, runtime: &runtime, known: &known }.of(&network.list)).collect();
+    let text = match call.json {
+        true => [json::pretty(&report(&outcomes)), b"\n".to_vec()].concat(),
+        false => outcomes.iter().map(|outcome| outcome.text(call.dry_run)).collect::<String>().into_bytes(),
+    };
+    print(&text)?;
+    Ok(outcomes.iter().all(|outcome| outcome.errors.is_empty()))
+}
+
+struct Gc<'a> {
+    call: &'a Call,
+    runtime: &'a Runtime,
+    known: &'a Known,
+}
+
+impl Gc<'_> {
+    fn of(&self, list: &ConfList) -> Outcome {
+        let name = list.name().as_str();
+        let mut outcome = Outcome { network: name.to_owned(), is_disabled: list.disable_gc(), ..Outcome::default() };
+        if outcome.is_disabled {
+            return outcome;
+        }
+        let attachments = self.known.attachments(name);
+        let is_doomed = |key: &Key, state: State| match self.call.all {
+            true => self.known.entry(key).is_some(),
+            false => state == State::Stale,
+        };
+        let (doomed, kept): (Vec<_>, Vec<_>) =
+            attachments.into_iter().partition(|(key, verdict)| is_doomed(key, verdict.state));
+        for (key, verdict) in &doomed {
+            if let Some(attachment) = self.attachment(key) {
+                self.detach(list, &attachment, &mut outcome);
+                outcome.detached.push((key.clone(), verdict.why.clone()));
+            }
+        }
+        if self.call.dry_run && !self.call.all {
+            let valid = self.known.valid(name, kept.iter().map(|(key, _)| key));
+            let (plan, errors) = self.runtime.gc_dry_run(list, &valid);
+            outcome.plan.merge(plan);
+            outcome.errors.extend(errors.iter().map(Error::to_string));
+        } else if !self.call.dry_run {
+            let is_kept = |key: &Key| !doomed.iter().any(|(doomed, _)| doomed == key);
+            outcome.errors.extend(self.tell(list, &is_kept));
+        }
+        let unreadable = self.known.remembered.unreadable.iter();
+        let unreadable = unreadable.filter(|file| !file.candidates(list.name()).is_empty());
+        outcome.errors.extend(unreadable.map(|file| {
+            format!(
+                "the cache entry {} cannot be read, so what it may be of is kept: {}",
+                file.file.display(),
+                file.why
+            )
+        }));
+        outcome
+    }
+
+    /// Tells the plugins what is valid. It is looked at anew: a pod that was added meanwhile is.
+    fn tell(&self, list: &ConfList, is_kept: &dyn Fn(&Key) -> bool) -> Vec<String> {
+        let name = list.name().as_str();
+        let now = match Known::read(&conf_dir(), self.runtime) {
+            Ok(now) => now,
+            Err(error) => return vec![error.to_string()],
+        };
+        let attachments = now.attachments(name);
+        let valid = now.valid(name, attachments.keys().filter(|key| is_kept(key)));
+        self.runtime.gc_plugins(list, Some(&valid)).iter().map(Error::to_string).collect()
+    }
+
+    /// As it was added, if anybody remembers; with its name alone otherwise, if that is whole.
+    fn attachment(&self, key: &Key) -> Option<Attachment> {
+        if let Some(entry) = self.known.entry(key) {
+            return Some(entry.attachment.clone());
+        }
+        Some(Attachment::new(key.container.parse().ok()?, None, key.ifname.parse().ok()?))
+    }
+
+    fn detach(&self, list: &ConfList, attachment: &Attachment, outcome: &mut Outcome) {
+        if self.call.dry_run {
+            let (plan, errors) = self.runtime.del_dry_run(list, attachment);
+            outcome.plan.merge(plan);
+            outcome.errors.extend(errors.iter().map(Error::to_string));
+            let file = self.runtime.cache_file(list, attachment);
+            if file.exists() {
+                outcome.plan.changes.insert(format!("remove the cache entry {}", file.display()));
+            }
+        } else if let Err(error) = self.runtime.del(list, attachment) {
+            let (id, ifname) = (&attachment.container_id, &attachment.ifname);
+            outcome.errors.push(error.context(format!("failed to detach {id} {ifname}")).to_string());
+        }
+    }
+}
+
+impl Outcome {
+    fn text(&self, dry_run: bool) -> String {
+        let Self { network, .. } = self;
+        let mut lines = Vec::new();
+        if self.is_disabled {
+            lines.push("nothing is done: \"disableGC\" is set".to_owned());
+        }
+        let detached = if dry_run { "would detach" } else { "detached" };
+        lines.extend(
+            self.detached.iter().map(|(key, why)| format!("{detached} {} {}: {why}", key.container, key.ifname)),
+        );
+        lines.extend(self.plan.changes.iter().map(|change| format!("would {change}")));
+        lines.extend(self.plan.silent.iter().map(|why| format!("what this plugin would remove is not known: {why}")));
+        lines.extend(self.errors.iter().map(|error| format!("error: {error}")));
+        if lines.is_empty() {
+            lines.push("nothing to remove".to_owned());
+        }
+        lines.iter().map(|line| format!("{network}: {line}\n")).collect()
+    }
+}
+
+fn report(outcomes: &[Outcome]) -> Value {
+    let network = |one: &Outcome| {
+        let detach = one
+            .detached
+            .iter()
+            .map(|(key, why)| json!({ "container": key.container, "interface": key.ifname, "why": why }));
+        json!({
+            "network": one.network,
+            "disabled": one.is_disabled,
+            "detach": detach.collect::<Vec<_>>(),
+            "remove": one.plan.changes,
+            "notKnown": one.plan.silent,
+            "errors": one.errors,
+        })
+    };
+    json!({ "networks": outcomes.iter().map(network).collect::<Vec<_>>() })
+}

@@ -1,0 +1,133 @@
+//! What this node has now: links that say whose they are, and the addresses in every network namespace that can be
+//! found. A namespace is found by a process in it, or where it is mounted, in whichever mount namespace.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use hostnet::ifb;
+use hostnet::link::{self, Link};
+use hostnet::netns::Netns;
+use hostnet::tc::redirect;
+use hostnet::{Error, Netlink, Owner, addr};
+
+/// Device and inode of a namespace.
+pub type Id = (u64, u64);
+
+/// A network namespace, not the node's own.
+pub struct Space {
+    pub path: PathBuf,
+    /// Each with the name of its interface; those of the loopback interface and link-local ones are left out.
+    pub addresses: Vec<(IpAddr, String)>,
+}
+
+/// The node.
+#[derive(Default)]
+pub struct Node {
+    /// Links of this namespace.
+    pub links: Vec<Link>,
+    pub owners: HashMap<Owner, String>,
+    pub own: Option<Id>,
+    pub spaces: BTreeMap<Id, Space>,
+    /// Links of kind ifb that the bandwidth plugin made, and that nothing sends packets to.
+    pub idle_ifbs: Vec<Link>,
+}
+
+/// The namespace that a path leads to, if it does.
+pub fn id_of(path: &Path) -> Option<Id> {
+    let (file, own) = (fs::metadata(path).ok()?, fs::metadata("/proc/self/ns/net").ok()?);
+    (file.dev() == own.dev()).then_some((file.dev(), file.ino()))
+}
+
+impl Node {
+    /// Looks around. Also returns what could not be looked at.
+    pub fn read(paths: impl Iterator<Item = PathBuf>) -> (Self, Vec<String>) {
+        let mut node = Self { own: id_of(Path::new("/proc/self/ns/net")), ..Self::default() };
+        let mut failed = Vec::new();
+        failed.extend(node.read_links().err().map(|error| error.to_string()));
+        for path in paths.chain(named()).chain(of_processes()).chain(mounted()) {
+            let Some(id) = id_of(&path).filter(|id| Some(*id) != node.own) else { continue };
+            if node.spaces.contains_key(&id) {
+                continue;
+            }
+            match addresses(&path) {
+                Ok(addresses) => drop(node.spaces.insert(id, Space { path, addresses })),
+                // It has ended since, or is of another kind.
+                Err(_) if id_of(&path) != Some(id) => {}
+                Err(error) => failed.push(error.to_string()),
+            }
+        }
+        (node, failed)
+    }
+
+    fn read_links(&mut self) -> Result<(), Error> {
+        let mut host = Netlink::open()?;
+        self.links = link::list(&mut host)?;
+        for link in &self.links {
+            if let Some(owner) = link.alias.as_deref().filter(|_| link.is_kind("veth")).and_then(Owner::from_alias) {
+                self.owners.insert(owner, link.name.clone());
+            }
+        }
+        let is_ours = |link: &&Link| link.is_kind(ifb::KIND) && link.name.starts_with(ifb::PREFIX);
+        let ifbs: Vec<Link> = self.links.iter().filter(is_ours).cloned().collect();
+        if ifbs.is_empty() {
+            return Ok(());
+        }
+        let mut used = HashSet::new();
+        for link in self.links.iter().filter(|link| !link.is_kind(ifb::KIND)) {
+            // One that has just gone sends nothing.
+            used.extend(redirect::targets(&mut host, link.index).unwrap_or_default());
+        }
+        self.idle_ifbs = ifbs.into_iter().filter(|ifb| !used.contains(&ifb.index)).collect();
+        Ok(())
+    }
+
+    /// The namespaces that have an address, each with the interface that has it.
+    pub fn with(&self, address: IpAddr) -> impl Iterator<Item = (Id, &Space, &str)> {
+        self.spaces.iter().flat_map(move |(id, space)| {
+            let found = space.addresses.iter().filter(move |(there, _)| *there == address);
+            found.map(move |(_, ifname)| (*id, space, ifname.as_str()))
+        })
+    }
+}
+
+fn addresses(path: &Path) -> Result<Vec<(IpAddr, String)>, Error> {
+    let mut pod = Netlink::open_in(Netns::open(path)?)?;
+    let names: HashMap<u32, String> = link::list(&mut pod)?.into_iter().map(|link| (link.index, link.name)).collect();
+    // 0 is the whole world, to which every other scope is local.
+    let global = addr::list_all(&mut pod)?.into_iter().filter(|(_, address)| address.scope == 0);
+    Ok(global.filter_map(|(index, address)| Some((address.cidr.addr(), names.get(&index)?.clone()))).collect())
+}
+
+/// Where `ip netns` and the runtimes mount namespaces.
+fn named() -> impl Iterator<Item = PathBuf> {
+    fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+fn processes() -> impl Iterator<Item = PathBuf> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)).map(|entry| entry.path())
+}
+
+fn of_processes() -> impl Iterator<Item = PathBuf> {
+    processes().map(|process| process.join("ns/net"))
+}
+
+/// Namespaces that are mounted somewhere, reached through a process that sees them there.
+fn mounted() -> impl Iterator<Item = PathBuf> {
+    let mut seen = HashSet::new();
+    processes().flat_map(move |process| {
+        let new = fs::read_link(process.join("ns/mnt")).is_ok_and(|id| seen.insert(id));
+        let table = new.then(|| fs::read_to_string(process.join("mountinfo")).ok()).flatten().unwrap_or_default();
+        let root = process.join("root");
+        let place = |line: &str| {
+            // Identity, parent, device, root of the mount, place: proc_pid_mountinfo(5).
+            let mut fields = line.split(' ').skip(3);
+            let place = fields.next().filter(|root| root.starts_with("net:[")).and(fields.next())?;
+            Some(place.trim_start_matches('/').replace("\\040", " "))
+        };
+        table.lines().filter_map(place).map(|place| root.join(place)).collect::<Vec<_>>()
+    })
+}
