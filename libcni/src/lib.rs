@@ -7,12 +7,14 @@
 //! - [`types`]: what travels. Results of every version, errors, strict names and addresses.
 //! - [`plugin`]: to write a plugin. Implement [`plugin::Plugin`], call [`plugin::run`].
 //! - [`exec`]: find a plugin, invoke it with a deadline, delegate to it.
+//! - [`regular_file`]: to open what is kept below a directory without being led out of it.
 //! - [`runtime`]: to drive plugins. Load a network's configuration; ADD, CHECK, DEL, GC, STATUS.
 
 #[cfg(feature = "allocator")]
 mod allocator;
 pub mod exec;
 pub mod plugin;
+pub mod regular_file;
 pub mod runtime;
 pub mod types;
 

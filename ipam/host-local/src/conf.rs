@@ -4,6 +4,7 @@
 //! addresses must come back also under a configuration that was broken, or made stricter, after the ADD. The
 //! reference refuses there, and the addresses stay taken.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,9 @@ use crate::range::{RangeSet, Written};
 
 /// Where leases are if `ipam.dataDir` does not say.
 pub const DATA_DIR: &str = "/var/lib/cni/networks";
+
+/// Most ranges of a network. Each is compared with each, so ten times as many would take a hundred times as long.
+const RANGES_MAX: usize = 4096;
 
 /// The longest cooldown: a day.
 const COOLDOWN_MAX: u64 = 24 * 60 * 60;
@@ -240,6 +244,11 @@ impl RawRange {
 }
 
 fn checked_sets(written: &[WrittenSet], gateways: bool) -> Result<Vec<RangeSet>, Error> {
+    let count: usize = written.iter().map(|set| set.ranges.len()).sum();
+    if count > RANGES_MAX {
+        let msg = format!("{count} address ranges, where {RANGES_MAX} are the most");
+        return Err(Error::new(Code::INVALID_CONFIG, msg).with_details("ipam.ranges, runtimeConfig.ipRanges"));
+    }
     let mut sets: Vec<RangeSet> = Vec::with_capacity(written.len());
     for (index, set) in written.iter().enumerate() {
         let checked = RangeSet::new(&set.ranges).and_then(|ranges| {
@@ -298,12 +307,8 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|addr| addr.to_canonical())
 }
 
-fn distinct(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-    let mut distinct = Vec::with_capacity(addresses.len());
-    for addr in addresses {
-        if !distinct.contains(&addr) {
-            distinct.push(addr);
-        }
-    }
-    distinct
+fn distinct(mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut seen = HashSet::with_capacity(addresses.len());
+    addresses.retain(|addr| seen.insert(*addr));
+    addresses
 }

@@ -1,11 +1,12 @@
 //! A lease: the file `<address>`, in which the reference and we write who has the address.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::Path;
 
+use libcni::regular_file;
 use libcni::types::{ContainerId, IfName};
 
 use crate::owners::remove_if_there;
@@ -49,7 +50,7 @@ impl fmt::Display for Owner {
 /// The content of a lease without white space around it, which the reference ignores too.
 pub fn read(path: &Path) -> io::Result<String> {
     let mut content = Vec::new();
-    File::open(path)?.take(LENGTH_MAX).read_to_end(&mut content)?;
+    regular_file::open(path, OpenOptions::new().read(true))?.take(LENGTH_MAX).read_to_end(&mut content)?;
     Ok(String::from_utf8_lossy(&content).trim().to_owned())
 }
 
@@ -61,7 +62,7 @@ pub fn address_of(name: &str) -> Option<IpAddr> {
 /// Removes an address file without any content: what the reference leaves when it is killed between creating
 /// and writing it. It belongs to nobody, and nobody else would ever remove it.
 pub fn remove_if_empty(path: &Path) {
-    if fs::metadata(path).is_ok_and(|meta| meta.len() == 0) {
+    if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == 0) {
         let _ = remove_if_there(path);
     }
 }

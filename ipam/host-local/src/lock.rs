@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use libcni::regular_file;
+
 use crate::store::StoreError;
 
 /// How long a call waits for the lock. A call holds it for a millisecond or less, the reference with
@@ -24,16 +26,16 @@ pub fn take(dir: &Path, wait: Duration) -> Result<Option<File>, StoreError> {
     let _step = libcni::log::step("lock");
     let path = dir.join("lock");
     let gone = |error: &io::Error| error.kind() == ErrorKind::NotFound;
-    // The odd mode is the reference's.
-    let create = || OpenOptions::new().read(true).append(true).create(true).mode(0o750).open(&path);
-    let lock = match File::open(&path).or_else(|error| if gone(&error) { create() } else { Err(error) }) {
+    let get = || regular_file::open(&path, OpenOptions::new().read(true));
+    let create = || regular_file::open(&path, OpenOptions::new().read(true).append(true).create(true).mode(0o600));
+    let lock = match get().or_else(|error| if gone(&error) { create() } else { Err(error) }) {
         Err(error) if gone(&error) => return Ok(None),
         opened => opened.map_err(StoreError::io("open", &path))?,
     };
     wait_for(&lock, &path, wait)?;
     // Who removes a network removes its directory; a lock on a removed file locks nobody out.
     let ours = lock.metadata().map_err(StoreError::io("read", &path))?.ino();
-    let current = fs::metadata(&path).is_ok_and(|there| there.ino() == ours);
+    let current = fs::symlink_metadata(&path).is_ok_and(|there| there.ino() == ours);
     Ok(current.then_some(lock))
 }
 

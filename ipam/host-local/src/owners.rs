@@ -42,6 +42,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use libcni::regular_file;
+
 use crate::boot::BootId;
 use crate::lease::Lease;
 
@@ -76,7 +78,9 @@ impl Owners {
             return None;
         }
         let path = dir.join(NAME);
-        let file = OpenOptions::new().read(true).write(true).open(&path).or_else(|_| File::open(&path)).ok()?;
+        let file = regular_file::open(&path, OpenOptions::new().read(true).write(true))
+            .or_else(|_| regular_file::open(&path, OpenOptions::new().read(true)))
+            .ok()?;
         let body = usize::try_from(file.metadata().ok()?.len()).ok()?.checked_sub(HEADER)?;
         let owners = Self { file, buckets: body / BUCKET, boot: beginning(boot) };
         let mut written = [0; HEADER];

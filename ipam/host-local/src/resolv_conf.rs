@@ -6,14 +6,18 @@
 use std::path::Path;
 
 use libcni::types::Dns;
-use libcni::{Code, Error};
+use libcni::{Code, Error, regular_file};
+
+/// Longest file that is read, in bytes: the path may be that of a device without an end.
+const LENGTH_MAX: u64 = 1 << 20;
 
 /// Reads a file.
 ///
 /// # Errors
 /// Code 5 naming the key, the path and the cause.
 pub fn read(path: &Path) -> Result<Dns, Error> {
-    let text = std::fs::read(path)
+    let text = std::fs::File::open(path)
+        .and_then(|file| regular_file::read_at_most(file, LENGTH_MAX))
         .map_err(|error| Error::new(Code::IO_FAILURE, format!("ipam.resolvConf: open {}: {error}", path.display())))?;
     Ok(parse(&String::from_utf8_lossy(&text)))
 }

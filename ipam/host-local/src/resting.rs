@@ -21,6 +21,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use libcni::regular_file;
+
 use crate::boot::{BootId, since_boot};
 use crate::owners::{Slot, remove_if_there};
 
@@ -76,7 +78,9 @@ pub fn note(dir: &Path, boot: &BootId, cooldown: Duration, owner: &str, addr: Ip
     let now = since_boot().ok_or_else(|| io::Error::other("the time is unknown"))?;
     let record = Record { slot: Slot::new(owner, addr), time: now };
     let path = dir.join(NAME);
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = regular_file::open(&path, &mut options)?;
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     let records = length.saturating_sub(HEADER) / RECORD;
     if is_of(&file, boot) && records < RECORDS_MAX {
@@ -114,7 +118,7 @@ impl Record {
 
 /// The records of this boot, the oldest first.
 fn read(dir: &Path, boot: &BootId) -> Vec<Record> {
-    let Ok(file) = File::open(dir.join(NAME)) else { return Vec::new() };
+    let Ok(file) = regular_file::open(&dir.join(NAME), OpenOptions::new().read(true)) else { return Vec::new() };
     if !is_of(&file, boot) {
         return Vec::new();
     }

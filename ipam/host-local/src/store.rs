@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use libcni::Error;
 use libcni::plugin::{Attachment, dry_run};
+use libcni::regular_file;
 
 use crate::boot::Boot;
 use crate::lease::{self, Lease, Owner};
@@ -46,6 +47,9 @@ pub use reclaim::Entry;
 const DRAFT: &str = ".lease";
 /// Candidates that are tried one by one before the directory is listed.
 const PROBES: usize = 32;
+
+/// Longest `last_reserved_ip.<N>` that is read, in bytes.
+const LAST_MAX: u64 = 64;
 
 /// The locked directory of one network.
 #[derive(Debug)]
@@ -82,7 +86,7 @@ impl Store {
     /// It cannot be made or written, or `wait` is over.
     pub fn open(dir: &Path, wait: Duration) -> Result<Self, StoreError> {
         loop {
-            DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(StoreError::io("create", dir))?;
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StoreError::io("create", dir))?;
             if let Some(store) = Self::lock(dir, wait)? {
                 return Ok(store);
             }
@@ -129,8 +133,11 @@ impl Store {
 
     /// `None`: the directory was removed meanwhile.
     fn lock(dir: &Path, wait: Duration) -> Result<Option<Self>, StoreError> {
+        let dir_file = match regular_file::open_directory(dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(StoreError::io("open", dir))?,
+        };
         let Some(lock) = lock::take(dir, wait)? else { return Ok(None) };
-        let dir_file = File::open(dir).map_err(StoreError::io("open", dir))?;
         let boot = Boot::current();
         let owners = boot.id().and_then(|boot| Owners::get(dir, &dir_file, boot));
         let dir = dir.to_owned();
@@ -186,6 +193,8 @@ impl Store {
         match lease::read(&path) {
             Ok(content) => Ok(Some(content)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            // The name is taken, and nobody's: no container is called so.
+            Err(error) if regular_file::is_strange(&error) => Ok(Some(format!("nobody, but {error}"))),
             Err(error) => Err(StoreError::io("read", &path)(error)),
         }
     }
@@ -396,7 +405,8 @@ impl Store {
 
     /// The address that a range set gave out last; what cannot be read is none, and allocation starts anew.
     pub fn last_reserved(&self, set: usize) -> Option<IpAddr> {
-        fs::read_to_string(self.last_reserved_path(set)).ok()?.parse().ok()
+        let text = regular_file::read(&self.last_reserved_path(set), LAST_MAX).ok()?;
+        str::from_utf8(&text).ok()?.parse().ok()
     }
 
     /// Notes the address that a range set gave out.
@@ -408,8 +418,9 @@ impl Store {
         let text = addr.to_string();
         self.changed = true;
         // Not truncated to nothing first: ext4 takes that as a sign to write to the disk at once.
-        let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let written = options.and_then(|mut file| {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let written = regular_file::open(&path, &mut options).and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             let longer = file.metadata()?.len() > text.len() as u64;
             if longer { file.set_len(text.len() as u64) } else { Ok(()) }

@@ -14,6 +14,10 @@ use super::{Plugin, dry_run};
 use crate::types::version::{self, Version};
 use crate::types::{Code, Error, NetworkName, json};
 
+/// The most that is read from stdin, in bytes. What is decoded takes up to a hundred times as much memory, in a process
+/// that runs as root. A result with ten thousand routes has one megabyte; Kubernetes takes no object above 1.5.
+const STDIN_MAX: u64 = 4 << 20;
+
 /// Runs a plugin: the whole of its `main`.
 ///
 /// The environment is checked, stdin is read, the verb is called, and one JSON document is printed: a
@@ -106,10 +110,7 @@ fn answer<P: Plugin>(
     stdin: &mut dyn Read,
     version: &mut Version,
 ) -> Result<Vec<u8>, Error> {
-    let mut text = Vec::new();
-    stdin
-        .read_to_end(&mut text)
-        .map_err(|error| Error::new(Code::IO_FAILURE, format!("error reading from stdin: {error}")))?;
+    let text = read_stdin(stdin)?;
     let undecodable =
         |error: json::Error| Error::new(Code::DECODING_FAILURE, format!("error unmarshall network config: {error}"));
     let value = json::parse(&text).map_err(undecodable)?;
@@ -131,6 +132,19 @@ fn answer<P: Plugin>(
     let network = Network::read(name, *version, &value, text, env)?;
     let answer = call(plugin, command, network, env)?;
     Ok(if env.dry_run { dry_run::answer() } else { answer })
+}
+
+fn read_stdin(stdin: &mut dyn Read) -> Result<Vec<u8>, Error> {
+    let mut text = Vec::new();
+    stdin
+        .take(STDIN_MAX + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| Error::new(Code::IO_FAILURE, format!("error reading from stdin: {error}")))?;
+    if text.len() as u64 > STDIN_MAX {
+        let msg = format!("the network config on stdin has more than {} MiB", STDIN_MAX >> 20);
+        return Err(Error::new(Code::DECODING_FAILURE, msg));
+    }
+    Ok(text)
 }
 
 fn call<P: Plugin>(

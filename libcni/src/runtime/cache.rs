@@ -18,8 +18,12 @@ use super::attachment::Attachment;
 use super::base64;
 use super::conflist::ConfList;
 use super::remembered::{NetnsId, Unreadable};
+use crate::regular_file;
 use crate::types::json::{self, Object};
 use crate::types::{Code, Error, NetworkName};
+
+/// Longest file that is read: a configuration and a result, each as long as a plugin may get or print, and more.
+const LENGTH_MAX: u64 = 64 << 20;
 
 const KIND: &str = "cniCacheV1";
 /// What is wrong with an entry that says neither container nor network.
@@ -110,7 +114,7 @@ impl Cache {
     /// Whether the file belongs to another attachment: `-` may be in every part of the name, so that (a-b, c) and
     /// (a, b-c) share one.
     fn is_anothers(&self, network: &NetworkName, attachment: &Attachment) -> bool {
-        let Ok(text) = fs::read(self.file(network, attachment)) else { return false };
+        let Ok(text) = read(&self.file(network, attachment)) else { return false };
         matches!(decode(&text), Ok(Content::Entry(entry)) if !entry.is_of(network, attachment))
     }
 
@@ -186,7 +190,7 @@ impl Cache {
 
     fn read(&self, network: &NetworkName, attachment: &Attachment) -> Result<Option<Content>, Error> {
         let path = self.file(network, attachment);
-        let Ok(text) = fs::read(&path) else { return Ok(None) };
+        let Ok(text) = read(&path) else { return Ok(None) };
         let content = decode(&text).map_err(|why| invalid(&path, &why))?;
         if matches!(&content, Content::Entry(entry) if !entry.is_of(network, attachment)) {
             return Ok(None);
@@ -234,9 +238,9 @@ impl Cache {
         files.sort();
         let mut found = Remembered::default();
         for file in files {
-            let why = match fs::read(&file) {
+            let why = match read(&file) {
                 // Removed since, or a directory: not of a container.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound || file.is_dir() => continue,
                 Err(error) => error.to_string(),
                 Ok(text) => match decode(&text) {
                     Ok(Content::Entry(entry)) => {
@@ -256,6 +260,10 @@ impl Cache {
 /// What the names of files begin with that a process has not finished.
 fn unfinished(process: u32) -> String {
     format!(".result-{process}-")
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    regular_file::read(path, LENGTH_MAX)
 }
 
 fn invalid(path: &Path, why: &str) -> Error {

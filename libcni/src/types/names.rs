@@ -11,6 +11,14 @@ use super::error::{Code, Error};
 /// Longest interface name in bytes: `IFNAMSIZ` (16) less the terminating NUL.
 pub const IFNAME_MAX: usize = 15;
 
+/// Longest network name in bytes: it is a directory of leases, and no name of a file is longer (`NAME_MAX`). With libcni
+/// an ADD under a longer one has never succeeded, as the cache's files begin with it.
+const NETWORK_NAME_MAX: usize = 255;
+
+/// Longest container id in bytes, far above every runtime's (nerdctl sends 76): it is read back from leases, of which
+/// no more than a page is read.
+const CONTAINER_ID_MAX: usize = 1024;
+
 /// The rule for container ids and network names: `[A-Za-z0-9][A-Za-z0-9_.-]*` (spec, "Parameters").
 fn is_cni_name(text: &str) -> bool {
     let mut bytes = text.bytes();
@@ -58,12 +66,12 @@ macro_rules! name_type {
 }
 
 name_type! {
-    /// `CNI_CONTAINERID`: what the runtime calls the container. No length limit (nerdctl sends 76 bytes).
+    /// `CNI_CONTAINERID`: what the runtime calls the container, at most 1024 bytes.
     ContainerId
 }
 
 name_type! {
-    /// `name` of a network configuration. It becomes a directory of leases and a part of rule comments.
+    /// `name` of a network configuration, at most 255 bytes. It becomes a directory of leases and a part of rule comments.
     NetworkName
 }
 
@@ -72,12 +80,19 @@ name_type! {
     IfName
 }
 
+/// The beginning is enough to find it again, and whoever sends megabytes need not get them back.
+fn too_long(code: Code, what: &str, text: &str) -> Error {
+    let beginning: String = text.chars().take(32).collect();
+    Error::new(code, format!("{what} is too long")).with_details(format!("{} bytes: {beginning}...", text.len()))
+}
+
 impl FromStr for ContainerId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
         match text {
             "" => Err(Error::new(Code::UNKNOWN_CONTAINER, "missing containerID")),
+            _ if text.len() > CONTAINER_ID_MAX => Err(too_long(Code::INVALID_ENVIRONMENT, "containerID", text)),
             _ if is_cni_name(text) => Ok(Self(text.to_owned())),
             _ => Err(Error::new(Code::INVALID_ENVIRONMENT, "invalid characters in containerID").with_details(text)),
         }
@@ -90,6 +105,7 @@ impl FromStr for NetworkName {
     fn from_str(text: &str) -> Result<Self, Error> {
         match text {
             "" => Err(Error::new(Code::INVALID_CONFIG, "missing network name")),
+            _ if text.len() > NETWORK_NAME_MAX => Err(too_long(Code::INVALID_CONFIG, "network name", text)),
             _ if is_cni_name(text) => Ok(Self(text.to_owned())),
             _ => Err(Error::new(Code::INVALID_CONFIG, "invalid characters found in network name").with_details(text)),
         }
@@ -121,7 +137,7 @@ mod tests {
 
     #[test]
     fn container_ids_and_network_names() {
-        for good in ["a", "0", "default-9f_3.x", "A.B-C_d", &"x".repeat(300)] {
+        for good in ["a", "0", "default-9f_3.x", "A.B-C_d", &"x".repeat(255)] {
             assert!(good.parse::<ContainerId>().is_ok(), "{good}");
             assert!(good.parse::<NetworkName>().is_ok(), "{good}");
         }
@@ -129,6 +145,16 @@ mod tests {
             assert!(bad.parse::<ContainerId>().is_err(), "{bad}");
             assert!(bad.parse::<NetworkName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn names_that_are_too_long() {
+        assert!("x".repeat(1024).parse::<ContainerId>().is_ok());
+        let error = "x".repeat(1025).parse::<ContainerId>().unwrap_err();
+        assert_eq!((error.code(), error.msg()), (Code::INVALID_ENVIRONMENT, "containerID is too long"));
+        let error = "x".repeat(10_000_000).parse::<NetworkName>().unwrap_err();
+        assert_eq!((error.code(), error.msg()), (Code::INVALID_CONFIG, "network name is too long"));
+        assert!(error.details().len() < 100, "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The pod whose packets are let through: who it is, and its addresses.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use hostnet::{Netlink, Owner, addr, link};
@@ -20,12 +21,8 @@ pub struct Pod {
 impl Pod {
     /// The pod of a request, with the addresses of the plugin before.
     pub fn of(req: &Request<Conf>, result: &Success) -> Self {
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        for address in result.ips.iter().map(|ip| ip.address.addr()) {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
+        let mut seen = HashSet::new();
+        let addresses = result.ips.iter().map(|ip| ip.address.addr()).filter(|address| seen.insert(*address)).collect();
         Self { owner: Owner::of(req), addresses }
     }
 

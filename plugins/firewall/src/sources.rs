@@ -5,19 +5,24 @@
 //! now, and GC knows what is nobody's. A reboot forgets the files and the sources alike. A source without a file was made
 //! by the reference, or is somebody's own. Whoever reads or writes the files holds the plugin's lock.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hostnet::{Error, Undo};
 use libcni::plugin::dry_run;
+use libcni::regular_file;
 use libcni::types::Cidr;
 
 use crate::firewalld::Firewalld;
 use crate::pod::Pod;
 
 const DIRECTORY: &str = "/run/cni/firewalld";
+
+/// Longest file that is read, in bytes: the tag and the name of a zone.
+const LENGTH_MAX: u64 = 4096;
 
 /// A source that was written down.
 struct Source {
@@ -35,7 +40,7 @@ impl Source {
     /// `None` for a file that is none of ours.
     fn read(path: &Path) -> Option<Self> {
         let address = path.file_name()?.to_str()?.parse().ok()?;
-        let text = fs::read_to_string(path).ok()?;
+        let text = String::from_utf8(regular_file::read(path, LENGTH_MAX).ok()?).ok()?;
         let (tag, zone) = text.strip_suffix('\n')?.split_once(' ')?;
         Some(Self { address, zone: zone.to_owned(), tag: tag.to_owned() })
     }
@@ -50,9 +55,14 @@ impl Source {
     /// In place of the owner before. Whole or not at all: what is half written has no end of line.
     fn write(&self) -> Result<(), Error> {
         let path = Self::path(self.address);
-        let written =
-            fs::create_dir_all(DIRECTORY).and_then(|()| fs::write(&path, format!("{} {}\n", self.tag, self.zone)));
-        written.map_err(|error| Error::io(format!("write {}", path.display()), &error))
+        let written = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(DIRECTORY)?;
+            regular_file::open_directory(Path::new(DIRECTORY))?;
+            let mut options = OpenOptions::new();
+            let mut file = regular_file::open(&path, options.write(true).create(true).truncate(true).mode(0o600))?;
+            file.write_all(format!("{} {}\n", self.tag, self.zone).as_bytes())
+        };
+        written().map_err(|error| Error::io(format!("write {}", path.display()), &error))
     }
 
     fn forget(address: IpAddr) -> Result<(), Error> {

@@ -84,6 +84,12 @@ pub struct Flow {
 pub struct Conntrack(Socket);
 
 impl Conntrack {
+    /// Over a socket that replays what connection tracking once said.
+    #[cfg(feature = "replay")]
+    pub fn over(socket: Socket) -> Self {
+        Self(socket)
+    }
+
     /// Opens it.
     ///
     /// # Errors

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use libcni::regular_file;
+
 use crate::error::{Error, Result};
 
 /// Between two tries. There is no flock with a time limit.
@@ -29,7 +31,9 @@ impl Lock {
             let made = DirBuilder::new().recursive(true).mode(0o755).create(directory);
             made.map_err(|error| Error::io(format!("create {}", directory.display()), &error))?;
         }
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = regular_file::open(path, &mut options);
         let file = file.map_err(|error| Error::io(doing(), &error))?;
         let end = Instant::now() + patience;
         loop {

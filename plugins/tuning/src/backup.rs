@@ -13,12 +13,15 @@ use std::path::{Path, PathBuf};
 
 use libcni::plugin::{Attachment, Request, dry_run};
 use libcni::types::{NetworkName, json};
-use libcni::{Code, Error};
+use libcni::{Code, Error, regular_file};
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
 use crate::attributes::Attributes;
 use crate::conf::Conf;
+
+/// Longest backup that is read, in bytes: five attributes.
+const LENGTH_MAX: u64 = 4096;
 
 /// The ending of a file that is being written.
 const UNFINISHED: &str = ".tmp";
@@ -46,7 +49,7 @@ impl Backup {
     /// # Errors
     /// It cannot be read.
     pub fn get(&self) -> Result<Option<Attributes>, Error> {
-        let text = match fs::read(&self.path) {
+        let text = match regular_file::read(&self.path, LENGTH_MAX) {
             Ok(text) => text,
             Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => return Err(failed("read", &self.path, &error)),
@@ -124,7 +127,7 @@ impl Backup {
 pub fn remove_all_but(data_dir: &Path, network: &NetworkName, valid: &[Attachment]) -> Result<(), Error> {
     let _step = libcni::log::step("backup");
     let directory = networks(data_dir, network);
-    let entries = match fs::read_dir(&directory) {
+    let entries = match open_directory(&directory).and_then(|()| fs::read_dir(&directory)) {
         Ok(entries) => entries,
         Err(error) if is_absent(&error) => return Ok(()),
         Err(error) => return Err(failed("read", &directory, &error)),
@@ -176,16 +179,33 @@ fn with_ending(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// A network's directory, and the one above it, each looked at before something is made in it.
 fn create_directory(path: &Path) -> Result<(), Error> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| failed("failed to create backup directory", path, &error))
+    let make = |path: &Path, recursive| DirBuilder::new().recursive(recursive).mode(0o700).create(path);
+    let ensure = |path: &Path| match make(path, false) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => regular_file::open_directory(path).map(drop),
+    };
+    let above = path.parent().unwrap_or(path);
+    let data_dir = above.parent().unwrap_or(above);
+    make(data_dir, true)
+        .and_then(|()| ensure(above))
+        .and_then(|()| ensure(path))
+        .map_err(|error| failed("failed to create backup directory", path, &error))
+}
+
+/// That a network's directory is one, and the one above it: below a link GC would remove what is not ours.
+fn open_directory(path: &Path) -> io::Result<()> {
+    path.parent().into_iter().chain([path]).try_for_each(|path| regular_file::open_directory(path).map(drop))
 }
 
 /// Writes the file as the reference does: indented by one space, no newline at the end, for root's eyes.
 fn write_new(path: &Path, attributes: &Attributes) -> io::Result<()> {
     let mut text = Vec::new();
     attributes.serialize(&mut Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b" ")))?;
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(&text)
+    // What a killed ADD left, or somebody's link, goes; nothing is written through it.
+    remove_file(path)?;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(&text)
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! DEL needs nothing but `dataDir`, so on DEL nothing else is read.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use libcni::plugin::{self, Command, Environment};
@@ -92,9 +93,7 @@ impl plugin::Conf for Conf {
         }
         let (keys, rest): (Keys, Rest) = (read(&raw.0)?, read(&raw.0)?);
         let args = rest.args.cni;
-        let mut sysctls = Vec::new();
-        add_sysctls(&mut sysctls, "sysctl", &keys.sysctl)?;
-        add_sysctls(&mut sysctls, "args.cni.sysctl", &args.sysctl)?;
+        let sysctls = sysctls([("sysctl", &keys.sysctl), ("args.cni.sysctl", &args.sysctl)])?;
         let attributes = Attributes {
             mac: mac([args.mac, rest.runtime_config.mac, of_environment(env)?, keys.mac])?,
             // Off is what an interface is by itself, so `false` asks for nothing.
@@ -116,22 +115,28 @@ fn directory(written: Option<&str>) -> PathBuf {
     written.filter(|text| !text.is_empty()).unwrap_or(DEFAULT_DATA_DIR).into()
 }
 
-/// Adds sysctls; of one that is there already only the value counts. `null` is absent.
-fn add_sysctls(sysctls: &mut Vec<Sysctl>, under: &str, written: &Object) -> Result<(), Error> {
-    for (key, value) in written.iter().filter(|(_, value)| !value.is_null()) {
-        let value = value.as_str().ok_or_else(|| {
-            Error::new(
-                Code::DECODING_FAILURE,
-                format!("failed to load netconf: {under}: {key}: {value} is not a string"),
-            )
-        })?;
-        let sysctl = Sysctl::new(key, value).map_err(|error| error.context(under))?;
-        match sysctls.iter_mut().find(|present| present.is_same_key(&sysctl)) {
-            Some(present) => *present = sysctl,
-            None => sysctls.push(sysctl),
+/// The sysctls of both places; of one that is there already only the value counts. `null` is absent.
+fn sysctls(written: [(&str, &Object); 2]) -> Result<Vec<Sysctl>, Error> {
+    let mut sysctls: Vec<Sysctl> = Vec::new();
+    // Where each is, by its path.
+    let mut places = HashMap::new();
+    for (under, object) in written {
+        for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+            let value = value.as_str().ok_or_else(|| {
+                Error::new(
+                    Code::DECODING_FAILURE,
+                    format!("failed to load netconf: {under}: {key}: {value} is not a string"),
+                )
+            })?;
+            let sysctl = Sysctl::new(key, value).map_err(|error| error.context(under))?;
+            let place = *places.entry(sysctl.path().to_owned()).or_insert(sysctls.len());
+            match sysctls.get_mut(place) {
+                Some(present) => *present = sysctl,
+                None => sysctls.push(sysctl),
+            }
         }
     }
-    Ok(())
+    Ok(sysctls)
 }
 
 /// `MAC` of `CNI_ARGS`. GC and STATUS are about no interface.

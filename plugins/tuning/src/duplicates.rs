@@ -1,6 +1,7 @@
 //! A sysctl that is written twice is a mistake, and which of the two was meant nobody knows. Once the document is a
 //! value only one is left of them, so this looks at the text, and at nothing else in it.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use libcni::{Code, Error};
@@ -68,13 +69,10 @@ impl<'de> Visitor<'de> for Sysctls {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
-        let (mut seen, mut found) = (Vec::new(), None);
+        let (mut seen, mut found) = (HashSet::new(), None);
         while let Some((key, IgnoredAny)) = map.next_entry::<String, _>()? {
-            let path = sysctl::path(&key);
-            if seen.contains(&path) {
+            if !seen.insert(sysctl::path(&key)) {
                 found.get_or_insert(key);
-            } else {
-                seen.push(path);
             }
         }
         Ok(Keys(found))

@@ -35,9 +35,9 @@ impl Sysctl {
         Ok(Self { key: key.to_owned(), path, value: value.to_owned() })
     }
 
-    /// Whether both are one sysctl, in whatever spelling.
-    pub fn is_same_key(&self, other: &Self) -> bool {
-        self.path == other.path
+    /// The same for one sysctl, in whatever spelling.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// Sets it in the pod.

@@ -53,6 +53,8 @@ mod cnitool_ipam;
 #[cfg(test)]
 mod conf_examples;
 #[cfg(test)]
+mod cves;
+#[cfg(test)]
 mod damage;
 #[cfg(test)]
 mod del_gone;
@@ -80,6 +82,10 @@ mod firewall_refusal;
 mod gc;
 #[cfg(test)]
 mod gc_interop;
+#[cfg(test)]
+mod hostile_files;
+#[cfg(test)]
+mod hostile_size;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]

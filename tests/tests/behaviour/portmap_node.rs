@@ -19,7 +19,7 @@ use crate::portmap_conf::{
 const ADDRESSES: [&str; 2] = ["10.77.0.2/24", "fd00:77::2/64"];
 
 /// Sends a datagram from a port of its own, which is not answered, so that the node follows the flow.
-fn send(place: &Namespace, from: u16, to: &str, port: u16) {
+pub fn send(place: &Namespace, from: u16, to: &str, port: u16) {
     let to: std::net::IpAddr = to.parse().unwrap();
     let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };
     place.enter(|| {

@@ -170,7 +170,7 @@ impl<'a> Folding<'a> {
         visitor.visit_seq(SeqDeserializer::new(steps))
     }
 
-    /// Entries in the object's order under the names `name_of` gives them; later ones replace earlier ones.
+    /// Entries in the object's order under the names of fields that `name_of` gives them; later ones replace earlier ones.
     fn object<V: Visitor<'a>>(
         object: &'a Object,
         visitor: V,
@@ -186,6 +186,13 @@ impl<'a> Folding<'a> {
             }
         }
         visitor.visit_map(MapDeserializer::new(entries.into_iter()))
+    }
+
+    /// Entries under their own names, of which there are no two alike. Not through the list above: an object of
+    /// strangers may have a hundred thousand keys, a struct has a few.
+    fn map<V: Visitor<'a>>(object: &'a Object, visitor: V) -> Result<V::Value, Error> {
+        let entries = object.iter().map(|(key, value)| (key.as_str(), Step { value, name: key.clone() }));
+        visitor.visit_map(MapDeserializer::new(entries))
     }
 }
 
@@ -248,7 +255,7 @@ impl<'de> Deserializer<'de> for Folding<'de> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.0 {
             Value::Array(items) => Self::sequence(items, visitor),
-            Value::Object(object) => Self::object(object, visitor, Some),
+            Value::Object(object) => Self::map(object, visitor),
             // Numbers as serde_json gives them, so that a `Value` inside `T` keeps every digit.
             scalar => Ok(scalar.deserialize_any(visitor)?),
         }

@@ -240,3 +240,17 @@ fn a_route_in_a_configuration_that_cannot_be_read_is_named() {
         assert_eq!(json::from_slice::<Ipam>(text.as_bytes()).unwrap_err().to_string(), place);
     }
 }
+
+/// Found by the fuzz target `result`: a field that the shape does not know got a meaning in the next one.
+#[test]
+fn what_is_unknown_in_one_shape_means_nothing_in_another() {
+    let text = br#"{"ips":[{"address":"10.88.0.2/16"}],"Routes":[{"dst":"0.0.0.0/0"}],
+        "ip4":{"ip":"10.0.0.2/24","interface":3,"more":1},"x":1}"#;
+    let (_, success) = Success::from_json(text, Version::V0_2_0).unwrap();
+    let (_, read) = Success::from_value(success.to_value(Version::V1_0_0).unwrap(), Version::V1_0_0).unwrap();
+    let [ip] = read.ips.as_slice() else { panic!("{read:?}") };
+    assert_eq!((ip.address.to_string().as_str(), ip.interface), ("10.0.0.2/24", None));
+    assert!(read.routes.is_empty());
+    // What has no meaning anywhere is kept.
+    assert_eq!((&read.extra["x"], &ip.extra["more"]), (&1.into(), &1.into()));
+}

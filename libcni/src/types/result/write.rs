@@ -27,7 +27,7 @@ impl Success {
         if shape != Shape::Current || !self.dns.is_empty() {
             object.insert("dns".into(), self.dns.write());
         }
-        write_extra(&mut object, &self.extra);
+        write_extra(&mut object, &self.extra, &OF_RESULTS);
         let mut value = Value::Object(object);
         if shape == Shape::Current {
             value.sort_all_objects();
@@ -42,7 +42,7 @@ impl Success {
             let mut object = Object::new();
             object.insert("cniVersion".into(), version.as_str().into());
             object.insert("dns".into(), self.dns.write());
-            write_extra(&mut object, &self.extra);
+            write_extra(&mut object, &self.extra, &OF_RESULTS);
             Value::Object(object)
         })
     }
@@ -66,7 +66,7 @@ impl Success {
             write_option(&mut written, "gateway", ip.gateway.map(|gateway| gateway.to_string()));
             let routes = self.routes.iter().filter(|route| route.dst.is_ipv4() == ipv4);
             write_list(&mut written, "routes", routes.map(Route::write_old));
-            write_extra(&mut written, &ip.extra);
+            write_extra(&mut written, &ip.extra, &OF_ADDRESSES);
             object.insert(key.into(), Value::Object(written));
         }
         if found {
@@ -90,7 +90,7 @@ impl Interface {
             write_text(&mut object, "socketPath", &self.socket_path);
             write_text(&mut object, "pciID", &self.pci_id);
         }
-        write_extra(&mut object, &self.extra);
+        write_extra(&mut object, &self.extra, &[]);
         Value::Object(object)
     }
 }
@@ -104,7 +104,7 @@ impl IpConfig {
         write_option(&mut object, "interface", self.interface);
         object.insert("address".into(), self.address.to_string().into());
         write_option(&mut object, "gateway", self.gateway.map(|gateway| gateway.to_string()));
-        write_extra(&mut object, &self.extra);
+        write_extra(&mut object, &self.extra, &OF_ADDRESSES);
         Value::Object(object)
     }
 }
@@ -127,7 +127,7 @@ impl Route {
         }
         write_option(&mut object, "table", self.table);
         write_option(&mut object, "scope", self.scope);
-        write_extra(&mut object, &self.extra);
+        write_extra(&mut object, &self.extra, &[]);
         Value::Object(object)
     }
 }
@@ -140,7 +140,7 @@ impl Dns {
         write_text(&mut object, "domain", &self.domain);
         write_list(&mut object, "search", texts(&self.search).into_iter());
         write_list(&mut object, "options", texts(&self.options).into_iter());
-        write_extra(&mut object, &self.extra);
+        write_extra(&mut object, &self.extra, &[]);
         Value::Object(object)
     }
 }
@@ -162,8 +162,15 @@ fn write_option(object: &mut Object, key: &str, value: Option<impl Into<Value>>)
     }
 }
 
-fn write_extra(object: &mut Object, extra: &Object) {
-    for (key, value) in extra {
+/// Keys that mean something in one shape of a result or another. What is unknown under such a name, because it was read in
+/// the shape that does not have it, must not get a meaning on the way.
+const OF_RESULTS: [&str; 7] = ["cniVersion", "interfaces", "ips", "routes", "dns", "ip4", "ip6"];
+/// The same of an address.
+const OF_ADDRESSES: [&str; 6] = ["version", "interface", "address", "gateway", "ip", "routes"];
+
+fn write_extra(object: &mut Object, extra: &Object, known: &[&str]) {
+    let is_known = |key: &str| known.iter().any(|known| known.eq_ignore_ascii_case(key));
+    for (key, value) in extra.iter().filter(|(key, _)| !is_known(key)) {
         object.entry(key.clone()).or_insert_with(|| value.clone());
     }
 }

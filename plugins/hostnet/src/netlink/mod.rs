@@ -3,6 +3,8 @@
 mod failure;
 mod frame;
 pub(crate) mod raw;
+#[cfg(feature = "replay")]
+mod replay;
 mod socket;
 mod wire;
 

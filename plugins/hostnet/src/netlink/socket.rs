@@ -60,7 +60,7 @@ impl Socket {
         Ok(socket)
     }
 
-    fn over(wire: Box<dyn Wire + Send>, port: u32) -> Self {
+    pub(super) fn over(wire: Box<dyn Wire + Send>, port: u32) -> Self {
         Self { wire, port, sequence: 0, buffer: Vec::with_capacity(BUFFER) }
     }
 

@@ -164,6 +164,7 @@ impl Expression {
             // Extensions of iptables. For each attribute the typed crate writes all the bytes out, in case there is an
             // error to report: of a comment of 256 bytes that is 0.4 ms.
             Some(_) if matches!(name, "match" | "target") => None,
+            Some(data) if !is_whole(name, data) => None,
             // Of which most rules are made, and for the same reason.
             Some(data) if name == "payload" => read_payload(data),
             Some(data) if name == "cmp" => read_compare(data),
@@ -200,6 +201,18 @@ impl Expression {
             _ => None,
         }
     }
+}
+
+/// Whether the attributes that hold a value hold one: the typed crate panics where such a nest is empty or cut.
+fn is_whole(name: &str, data: &[u8]) -> bool {
+    let holds_value: &[u16] = match name {
+        "immediate" => &[2],     // NFTA_IMMEDIATE_DATA
+        "cmp" => &[3],           // NFTA_CMP_DATA
+        "bitwise" => &[4, 5, 7], // NFTA_BITWISE_MASK, _XOR and _DATA
+        _ => &[],
+    };
+    let mut values = raw::attributes(data).filter(|(kind, _)| holds_value.contains(kind));
+    values.all(|(_, value)| raw::attributes(value).next().is_some())
 }
 
 fn find<T, U>(list: Vec<T>, wanted: impl FnMut(T) -> Option<U>) -> Option<U> {

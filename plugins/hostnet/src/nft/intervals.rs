@@ -8,9 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use libcni::types::Cidr;
-use netlink_packet_netfilter::nftables::{
-    DataAttribute, ListAttribute, SetElementAttribute, SetElementFlags, SetElementList,
-};
+use netlink_packet_netfilter::nftables::{DataAttribute, ListAttribute, SetElementAttribute, SetElementFlags};
 
 /// The addresses of some networks of one IP version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +22,9 @@ pub struct Intervals {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Element {
     /// An address as it stands in a packet.
-    key: Vec<u8>,
+    pub(super) key: Vec<u8>,
     /// An interval ends before it, or begins with it.
-    end: bool,
+    pub(super) end: bool,
 }
 
 impl Intervals {
@@ -99,28 +97,6 @@ impl Element {
         }
         attributes.push(SetElementAttribute::Key(DataAttribute::Value(self.key.clone())));
         ListAttribute::Element(attributes)
-    }
-
-    /// The elements that one message lists.
-    pub(super) fn read_all(list: Vec<SetElementList>) -> impl Iterator<Item = Self> {
-        let elements = list.into_iter().filter_map(|attribute| match attribute {
-            SetElementList::Elements(elements) => Some(elements),
-            _ => None,
-        });
-        elements.flatten().filter_map(Self::read)
-    }
-
-    fn read(element: ListAttribute<SetElementAttribute>) -> Option<Self> {
-        let ListAttribute::Element(attributes) = element else { return None };
-        let (mut key, mut end) = (None, false);
-        for attribute in attributes {
-            match attribute {
-                SetElementAttribute::Key(DataAttribute::Value(value)) => key = Some(value),
-                SetElementAttribute::Flags(flags) => end = flags.contains(SetElementFlags::IntervalEnd),
-                _ => {}
-            }
-        }
-        Some(Self { key: key?, end })
     }
 }
 

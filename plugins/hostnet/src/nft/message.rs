@@ -6,9 +6,7 @@
 
 use std::convert::Infallible;
 
-use netlink_packet_core::{
-    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, Parseable,
-};
+use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage, SetElementList,
     SetElementMessage,
@@ -28,6 +26,10 @@ const NFTA_RULE_USERDATA: u16 = 7;
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_FLAGS: u16 = 3;
+const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 /// Of a match; a target's are the same.
 const NFTA_MATCH_NAME: u16 = 1;
 const NFTA_MATCH_INFO: u16 = 3;
@@ -117,13 +119,19 @@ impl Message {
     }
 
     pub(super) fn into_elements(self) -> impl Iterator<Item = Element> {
-        let list = match self {
-            Self::Answer { kind: NEWSETELEM, payload } => {
-                SetElementMessage::parse(payload.get(HEADER_LEN..).unwrap_or_default()).ok()
-            }
-            _ => None,
+        // Not by the typed crate, which panics where a nest is shorter than it should be.
+        let payload = match self {
+            Self::Answer { kind: NEWSETELEM, payload } => payload,
+            _ => Vec::new(),
         };
-        Element::read_all(list.map(|message| message.attributes).unwrap_or_default())
+        let list = payload.get(HEADER_LEN..).and_then(|message| find(message, NFTA_SET_ELEM_LIST_ELEMENTS));
+        let read = |(_, element)| {
+            let flags = find(element, NFTA_SET_ELEM_FLAGS).and_then(|flags| flags.try_into().ok());
+            let flags = flags.map_or(0, u32::from_be_bytes);
+            let key = find(find(element, NFTA_SET_ELEM_KEY)?, NFTA_DATA_VALUE)?;
+            Some(Element { key: key.to_vec(), end: flags & NFT_SET_ELEM_INTERVAL_END != 0 })
+        };
+        attributes(list.unwrap_or_default()).filter_map(read).collect::<Vec<_>>().into_iter()
     }
 }
 

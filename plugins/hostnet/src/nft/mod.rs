@@ -69,6 +69,12 @@ fn rule_name(chain: Chain<'_>, handle: u64) -> String {
 }
 
 impl Nft {
+    /// Over a socket that replays what nf_tables once said.
+    #[cfg(feature = "replay")]
+    pub fn over(socket: Socket) -> Self {
+        Self { socket: Some(socket), ..Self::default() }
+    }
+
     /// Whether this kernel has nf_tables (and lets us use it).
     pub fn is_usable() -> bool {
         Self::default().socket().is_ok_and(|socket| socket.get::<_, Message>(Message::get_generation()).is_ok())

@@ -1,0 +1,4 @@
+//! The configuration of bandwidth as a library, for the fuzz targets in `tests/fuzz`; the plugin is `main.rs`.
+
+pub mod conf;
+pub mod limit;

@@ -1,0 +1,3 @@
+//! The configuration of bridge as a library, for the fuzz targets in `tests/fuzz`; the plugin is `main.rs`.
+
+pub mod conf;
