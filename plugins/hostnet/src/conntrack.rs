@@ -4,17 +4,15 @@
 //! Numbers: linux/netfilter/nfnetlink_conntrack.h. The kernel is asked for the flows of one protocol, and port or pod,
 //! alone (`CTA_FILTER`, since Linux 5.8); older ones answer with all flows, so what comes is looked at here again.
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 
 use libcni::plugin::dry_run;
-use netlink_packet_core::{
-    DefaultNla, Emitable, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, NlasIterator,
-};
+use netlink_packet_core::{DefaultNla, Emitable};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::error::{Error, Result};
 use crate::netlink::Socket;
+use crate::netlink::raw::{Raw, find};
 use crate::ports::Protocol;
 
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_NEW`, `IPCTNL_MSG_CT_GET` and `IPCTNL_MSG_CT_DELETE`.
@@ -24,9 +22,6 @@ const CT_DELETE: u16 = 0x0102;
 
 /// `struct nfgenmsg`: family, version, resource.
 const HEADER_LEN: usize = 4;
-
-/// `struct nlattr`, before the value.
-const ATTRIBUTE_HEADER_LEN: usize = 4;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
@@ -104,17 +99,17 @@ impl Conntrack {
     /// # Errors
     /// The kernel's refusal.
     pub fn list(&mut self, filter: &Filter) -> Result<Vec<Flow>> {
-        let mut answers = self.0.dump(Message::list(filter, true));
+        let mut answers = self.0.dump(question(filter, true));
         // What a kernel does not filter by, we do.
         if answers.as_ref().is_err_and(|failure| matches!(failure.errno(), Some(libc::EOPNOTSUPP | libc::EINVAL))) {
-            answers = self.0.dump(Message::list(filter, false));
+            answers = self.0.dump(question(filter, false));
         }
         let answers = match answers {
             // No connection tracking here, so no flows.
             Err(failure) if matches!(failure.errno(), Some(libc::EINVAL | libc::ENOENT)) => return Ok(Vec::new()),
             answers => answers.map_err(|failure| failure.doing("list tracked flows"))?,
         };
-        Ok(answers.iter().filter_map(Message::flow).filter(|flow| filter.matches(flow)).collect())
+        Ok(answers.iter().filter_map(flow).filter(|flow| filter.matches(flow)).collect())
     }
 
     /// Forgets a flow: its next packet is its first. Whether it was there.
@@ -125,7 +120,7 @@ impl Conntrack {
         if dry_run::notes(|| format!("forget the tracked flow to {} port {}", flow.to, flow.port)) {
             return Ok(true);
         }
-        match self.0.request(Message::new(CT_DELETE, flow.ipv4, &flow.identity), 0) {
+        match self.0.request(message(CT_DELETE, flow.ipv4, &flow.identity), 0) {
             Ok(()) => Ok(true),
             Err(failure) => {
                 let error: Error = failure.doing(format!("forget the tracked flow to {} port {}", flow.to, flow.port));
@@ -144,64 +139,56 @@ impl Filter {
     }
 }
 
-/// A message of ctnetlink: nothing but its kind and bytes.
-struct Message {
-    kind: u16,
-    payload: Vec<u8>,
+fn message(kind: u16, ipv4: bool, attributes: &[DefaultNla]) -> Raw {
+    let family = if ipv4 { libc::AF_INET } else { libc::AF_INET6 };
+    let mut payload = vec![u8::try_from(family).unwrap_or_default(), 0, 0, 0];
+    payload.extend(emit(attributes));
+    Raw { kind, payload }
 }
 
-impl Message {
-    fn new(kind: u16, ipv4: bool, attributes: &[DefaultNla]) -> Self {
-        let family = if ipv4 { libc::AF_INET } else { libc::AF_INET6 };
-        let mut payload = vec![u8::try_from(family).unwrap_or_default(), 0, 0, 0];
-        payload.extend(emit(attributes));
-        Self { kind, payload }
+fn question(filter: &Filter, in_kernel: bool) -> Raw {
+    if !in_kernel {
+        return message(CT_GET, filter.ipv4, &[]);
     }
+    let mut protocol = vec![DefaultNla::new(CTA_PROTO_NUM, vec![filter.protocol.number()])];
+    let mut orig_flags = FLAG_PROTO_NUM;
+    if let Some(port) = filter.port {
+        protocol.push(DefaultNla::new(CTA_PROTO_DST_PORT, port.to_be_bytes().to_vec()));
+        orig_flags |= FLAG_DST_PORT;
+    }
+    let mut attributes = vec![nest(CTA_TUPLE_ORIG, &[nest(CTA_TUPLE_PROTO, &protocol)])];
+    let mut reply_flags = 0;
+    // Kernels filter out the IPv6 address that they are asked for, and answer with all others: there we choose.
+    if let Some(IpAddr::V4(addr)) = filter.answers_from {
+        let source = DefaultNla::new(CTA_IP_V4_SRC, addr.octets().to_vec());
+        attributes.push(nest(CTA_TUPLE_REPLY, &[nest(CTA_TUPLE_IP, &[source])]));
+        reply_flags = FLAG_IP_SRC;
+    }
+    let flags = |kind, flags: u32| DefaultNla::new(kind, flags.to_ne_bytes().to_vec());
+    let flags = [flags(CTA_FILTER_ORIG_FLAGS, orig_flags), flags(CTA_FILTER_REPLY_FLAGS, reply_flags)];
+    attributes.push(nest(CTA_FILTER, &flags));
+    message(CT_GET, filter.ipv4, &attributes)
+}
 
-    fn list(filter: &Filter, in_kernel: bool) -> Self {
-        if !in_kernel {
-            return Self::new(CT_GET, filter.ipv4, &[]);
-        }
-        let mut protocol = vec![DefaultNla::new(CTA_PROTO_NUM, vec![filter.protocol.number()])];
-        let mut orig_flags = FLAG_PROTO_NUM;
-        if let Some(port) = filter.port {
-            protocol.push(DefaultNla::new(CTA_PROTO_DST_PORT, port.to_be_bytes().to_vec()));
-            orig_flags |= FLAG_DST_PORT;
-        }
-        let mut attributes = vec![nest(CTA_TUPLE_ORIG, &[nest(CTA_TUPLE_PROTO, &protocol)])];
-        let mut reply_flags = 0;
-        // Kernels filter out the IPv6 address that they are asked for, and answer with all others: there we choose.
-        if let Some(IpAddr::V4(addr)) = filter.answers_from {
-            let source = DefaultNla::new(CTA_IP_V4_SRC, addr.octets().to_vec());
-            attributes.push(nest(CTA_TUPLE_REPLY, &[nest(CTA_TUPLE_IP, &[source])]));
-            reply_flags = FLAG_IP_SRC;
-        }
-        let flags = |kind, flags: u32| DefaultNla::new(kind, flags.to_ne_bytes().to_vec());
-        let flags = [flags(CTA_FILTER_ORIG_FLAGS, orig_flags), flags(CTA_FILTER_REPLY_FLAGS, reply_flags)];
-        attributes.push(nest(CTA_FILTER, &flags));
-        Self::new(CT_GET, filter.ipv4, &attributes)
+fn flow(answer: &Raw) -> Option<Flow> {
+    if answer.kind != CT_NEW {
+        return None;
     }
-
-    fn flow(&self) -> Option<Flow> {
-        if self.kind != CT_NEW {
-            return None;
-        }
-        let ipv4 = i32::from(*self.payload.first()?) == libc::AF_INET;
-        let attributes = self.payload.get(HEADER_LEN..)?;
-        let (orig, reply) = (get(attributes, CTA_TUPLE_ORIG)?, get(attributes, CTA_TUPLE_REPLY)?);
-        let protocol = get(orig, CTA_TUPLE_PROTO)?;
-        let identity = [(CTA_TUPLE_ORIG | NESTED, get(attributes, CTA_TUPLE_ORIG)), (CTA_ID, get(attributes, CTA_ID))];
-        let zone = (CTA_ZONE, get(attributes, CTA_ZONE));
-        let identity = identity.into_iter().chain([zone]);
-        Some(Flow {
-            protocol: *get(protocol, CTA_PROTO_NUM)?.first()?,
-            to: address(get(orig, CTA_TUPLE_IP)?, CTA_IP_V4_DST, CTA_IP_V6_DST)?,
-            port: u16::from_be_bytes(get(protocol, CTA_PROTO_DST_PORT)?.try_into().ok()?),
-            answers_from: address(get(reply, CTA_TUPLE_IP)?, CTA_IP_V4_SRC, CTA_IP_V6_SRC)?,
-            ipv4,
-            identity: identity.filter_map(|(kind, value)| Some(DefaultNla::new(kind, value?.to_vec()))).collect(),
-        })
-    }
+    let ipv4 = i32::from(*answer.payload.first()?) == libc::AF_INET;
+    let attributes = answer.payload.get(HEADER_LEN..)?;
+    let (orig, reply) = (find(attributes, CTA_TUPLE_ORIG)?, find(attributes, CTA_TUPLE_REPLY)?);
+    let protocol = find(orig, CTA_TUPLE_PROTO)?;
+    let identity = [(CTA_TUPLE_ORIG | NESTED, find(attributes, CTA_TUPLE_ORIG)), (CTA_ID, find(attributes, CTA_ID))];
+    let zone = (CTA_ZONE, find(attributes, CTA_ZONE));
+    let identity = identity.into_iter().chain([zone]);
+    Some(Flow {
+        protocol: *find(protocol, CTA_PROTO_NUM)?.first()?,
+        to: address(find(orig, CTA_TUPLE_IP)?, CTA_IP_V4_DST, CTA_IP_V6_DST)?,
+        port: u16::from_be_bytes(find(protocol, CTA_PROTO_DST_PORT)?.try_into().ok()?),
+        answers_from: address(find(reply, CTA_TUPLE_IP)?, CTA_IP_V4_SRC, CTA_IP_V6_SRC)?,
+        ipv4,
+        identity: identity.filter_map(|(kind, value)| Some(DefaultNla::new(kind, value?.to_vec()))).collect(),
+    })
 }
 
 fn nest(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
@@ -214,38 +201,9 @@ fn emit(attributes: &[DefaultNla]) -> Vec<u8> {
     bytes
 }
 
-/// The value of an attribute among others.
-fn get(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    let found = NlasIterator::new(attributes).map_while(std::result::Result::ok).find(|nla| nla.kind() == kind)?;
-    let len = usize::from(found.length());
-    found.into_inner().get(ATTRIBUTE_HEADER_LEN..len)
-}
-
 fn address(attributes: &[u8], v4: u16, v6: u16) -> Option<IpAddr> {
-    match get(attributes, v4) {
+    match find(attributes, v4) {
         Some(bytes) => Some(<[u8; 4]>::try_from(bytes).ok()?.into()),
-        None => Some(<[u8; 16]>::try_from(get(attributes, v6)?).ok()?.into()),
-    }
-}
-
-impl NetlinkSerializable for Message {
-    fn message_type(&self) -> u16 {
-        self.kind
-    }
-
-    fn buffer_len(&self) -> usize {
-        self.payload.len()
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        buffer.copy_from_slice(&self.payload);
-    }
-}
-
-impl NetlinkDeserializable for Message {
-    type Error = Infallible;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> std::result::Result<Self, Infallible> {
-        Ok(Self { kind: header.message_type, payload: payload.to_vec() })
+        None => Some(<[u8; 16]>::try_from(find(attributes, v6)?).ok()?.into()),
     }
 }
