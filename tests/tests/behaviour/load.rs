@@ -209,7 +209,7 @@ impl Seen {
             match line.strip_prefix("|-- ") {
                 Some(address) => inet = address.parse().ok(),
                 None if line == "/32 host LOCAL" => {
-                    addresses.extend(inet.filter(|inet| !inet.is_loopback()).map(IpAddr::V4))
+                    addresses.extend(inet.filter(|inet| !inet.is_loopback()).map(IpAddr::V4));
                 }
                 None => {}
             }
@@ -232,7 +232,7 @@ fn under_load(backend: &'static str, by_gc: bool) {
     assert!(matches!(node.del(&first, || None), Life::Down));
     let before = node.host.state();
     let seconds = std::env::var("PODWIRE_LOAD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
-    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = u64::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos());
     println!("seed {seed}");
     let until = Instant::now() + Duration::from_secs(seconds);
     let pods: Vec<Namespace> = node.idle.lock().unwrap().iter().map(|slot| slot.pod.clone()).collect();
