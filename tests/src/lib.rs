@@ -35,7 +35,7 @@ mod cgroup;
 pub mod cluster;
 pub mod dbus;
 pub mod echo;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 pub mod faults;
 pub mod findings;
 pub mod firewalld;

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::bins;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 use crate::faults::{self, Fault, Place, Run, Step};
 use crate::host::Host;
 use crate::namespace::PATH;
@@ -100,14 +100,14 @@ impl<'a> Plugin<'a> {
 
     /// ADD or DEL, killed with all it has started before its `number`th call that changes something, from 0. False: it was
     /// over before.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
     pub fn killed_at(&self, number: usize, verb: &str, conf: impl Display, pod: &Pod, ifname: &str) -> bool {
         let place = Place { counts: Step::changes, number };
         self.with_fault(verb, conf, (pod, ifname), place, Fault::KillAll).struck.is_some()
     }
 
     /// A verb in which something goes wrong.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
     pub fn with_fault(
         &self,
         verb: &str,

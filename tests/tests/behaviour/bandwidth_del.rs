@@ -154,7 +154,7 @@ fn del_comes_without_an_add_and_ten_at_once() {
 }
 
 /// Killed at each of its system calls that changes something: what is there then, DEL takes away.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 #[test]
 fn what_a_killed_add_leaves_is_removed() {
     let host = Host::new();

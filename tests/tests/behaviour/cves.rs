@@ -294,6 +294,8 @@ fn cve_2025_54388_and_54410_a_reload_of_firewalld_takes_no_rule_of_ours() {
         let host = Host::new();
         let bus = Bus::start(&host);
         let firewalld = Debian::start(&host, &bus);
+        // It flushes when it starts, too, and answers before.
+        firewalld.reload();
         let pod = host.pod();
         let main = with(&dual(), json!({"ipMasq": true, "ipMasqBackend": backend}));
         let result = host.plugin("bridge").add(&main, &pod, "eth0").success();

@@ -435,7 +435,7 @@ fn sources_without_a_place_for_their_owners() {
 }
 
 /// A DEL after an ADD that was killed has no result.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 #[test]
 fn killed_anywhere_on_the_way_to_firewalld() {
     let host = Host::new();

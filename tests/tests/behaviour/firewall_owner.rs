@@ -173,7 +173,7 @@ fn the_last_pod_leaves_what_is_shared() {
 }
 
 /// An ADD or a DEL killed anywhere: the next DEL cleans up, and the next ADD works.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 #[test]
 fn killed_anywhere() {
     for flavour in ["nft", "nftables"] {

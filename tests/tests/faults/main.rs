@@ -5,7 +5,7 @@
 //! of x86_64.
 //!
 //! `cfg(test)` on each module tells clippy that its helper functions are tests too.
-#![cfg(target_arch = "x86_64")]
+#![cfg(all(target_arch = "x86_64", target_env = "gnu"))]
 
 #[cfg(test)]
 mod conf;
