@@ -32,12 +32,12 @@ fn at_every_call(conf: &[Value], plugin: usize, verb: &str, victims: Victims, he
         }
         let difference = scene.difference();
         if !difference.is_empty() {
-            let place = run.struck.map_or_else(|| "its end".to_owned(), |step| step.to_string());
+            let place = run.struck.as_ref().map_or_else(|| "its end".to_owned(), |step| step.to_string());
             findings += &format!("{verb} killed ({victims:?}) at {number}, {place}; after {healer:?}:\n{difference}\n");
             scene.heal(Healer::Del);
-            continue;
+        } else {
+            scene.works();
         }
-        scene.works();
         if run.struck.is_none() {
             assert!(number > 4 || plugin > 0, "only {number} calls: nothing was tested");
             break;

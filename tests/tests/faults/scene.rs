@@ -55,6 +55,8 @@ impl Scene {
         add(&scene.host, &of_neighbour(&scene.chain, network), &neighbour);
         scene.add();
         scene.heal(Healer::Del);
+        // What heals may need a lock, whose file stays.
+        scene.heal(healer);
         scene.before = scene.state();
         scene.neighbour = Some(neighbour);
         scene
