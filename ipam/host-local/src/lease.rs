@@ -54,6 +54,15 @@ pub fn read(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&content).trim().to_owned())
 }
 
+/// Whose a lease with this content is: the container and its interface, or, in one of before 2018, the container alone.
+/// `None`: it is in neither form, and nobody can say.
+pub fn holder(content: &str) -> Option<(ContainerId, Option<IfName>)> {
+    match content.split_once("\r\n") {
+        Some((container, ifname)) => Some((container.parse().ok()?, Some(ifname.parse().ok()?))),
+        None => Some((content.parse().ok()?, None)),
+    }
+}
+
 /// The address that a file is named by, if the name is how the address is written.
 pub fn address_of(name: &str) -> Option<IpAddr> {
     name.parse::<IpAddr>().ok().filter(|addr| addr.to_string() == name)

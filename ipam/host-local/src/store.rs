@@ -380,7 +380,7 @@ impl Store {
         Error::join(released.filter_map(Result::err).collect())
     }
 
-    /// Frees every lease of an attachment that is not valid any more.
+    /// Frees every lease of an attachment that is not valid any more. One that does not say whose it is is kept.
     ///
     /// # Errors
     /// Every file that cannot be removed; the others are.
@@ -389,7 +389,8 @@ impl Store {
         let keys = valid.iter().map(|valid| format!("{}\r\n{}", valid.container_id, valid.ifname));
         let valid: HashSet<String> = keys.chain(valid.iter().map(|valid| valid.container_id.clone())).collect();
         let leases = self.scan()?;
-        let stale = leases.into_iter().filter(|(content, _)| !valid.contains(content));
+        let stale =
+            leases.into_iter().filter(|(content, _)| !valid.contains(content) && lease::holder(content).is_some());
         let released = stale.map(|(content, addr)| self.release(addr, &content).map_err(Error::from));
         Error::join(released.filter_map(Result::err).collect())
     }

@@ -4,6 +4,7 @@
 //! not certainly belong to a container that is gone is kept. With `--dry-run` the same plugins are asked the same, and
 //! say what they would remove ([`libcni::plugin::dry_run`]).
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use libcni::plugin::dry_run::Plan;
@@ -12,7 +13,7 @@ use libcni::types::json;
 use libcni::{Code, Error};
 use serde_json::{Value, json};
 
-use crate::ipam::{self, Key, Known, State};
+use crate::ipam::{self, Key, Known, State, Verdict};
 use crate::{conf_dir, print};
 
 /// `gc [--dry-run] [NET...]`.
@@ -41,13 +42,16 @@ struct Outcome {
 /// Does it, or says what it would do. `false`: something failed.
 ///
 /// # Errors
-/// What is known cannot be read at all; there is no such network.
+/// Something that could show a container to live cannot be looked at: then nothing is removed. There is no such network.
 pub fn run(call: &Call) -> Result<bool, Error> {
     let runtime = ipam::runtime(call.cache_dir.as_ref());
     let known = Known::read(&conf_dir(), &runtime)?;
     if let Some(unknown) = call.networks.iter().find(|name| known.networks.get(name).is_none()) {
         let msg = format!("no network {unknown:?}, neither in {} nor in the cache", conf_dir().display());
         return Err(Error::new(Code::INVALID_CONFIG, msg).with_details(known.networks.broken.join("; ")));
+    }
+    if !call.all {
+        known.check_seen()?;
     }
     let is_wanted = |name: &str| call.networks.is_empty() || call.networks.iter().any(|wanted| wanted == name);
     let networks = known.networks.all.iter().filter(|network| is_wanted(network.name()));
@@ -81,10 +85,19 @@ impl Gc<'_> {
         };
         let (doomed, kept): (Vec<_>, Vec<_>) =
             attachments.into_iter().partition(|(key, verdict)| is_doomed(key, verdict.state));
-        for (key, verdict) in &doomed {
-            if let Some(attachment) = self.attachment(key) {
-                self.detach(list, &attachment, &mut outcome);
-                outcome.detached.push((key.clone(), verdict.why.clone()));
+        let mut failed = BTreeSet::new();
+        for (key, verdict) in doomed {
+            let done = match self.call.dry_run {
+                true => Ok(self.would_detach(list, &key, verdict, &mut outcome)),
+                false => self.detach(list, &key),
+            };
+            match done {
+                Ok(Some(why)) => outcome.detached.push((key, why)),
+                Ok(None) => {}
+                Err(error) => {
+                    outcome.errors.push(error.to_string());
+                    failed.insert(key);
+                }
             }
         }
         if self.call.dry_run && !self.call.all {
@@ -93,8 +106,7 @@ impl Gc<'_> {
             outcome.plan.merge(plan);
             outcome.errors.extend(errors.iter().map(Error::to_string));
         } else if !self.call.dry_run {
-            let is_kept = |key: &Key| !doomed.iter().any(|(doomed, _)| doomed == key);
-            outcome.errors.extend(self.tell(list, &is_kept));
+            outcome.errors.extend(self.tell(list, &failed));
         }
         let unreadable = self.known.remembered.unreadable.iter();
         let unreadable = unreadable.filter(|file| !file.candidates(list.name()).is_empty());
@@ -108,40 +120,65 @@ impl Gc<'_> {
         outcome
     }
 
-    /// Tells the plugins what is valid. It is looked at anew: a pod that was added meanwhile is.
-    fn tell(&self, list: &ConfList, is_kept: &dyn Fn(&Key) -> bool) -> Vec<String> {
+    /// Tells the plugins what is valid: all that is not certainly gone, and what could not be detached, which may still
+    /// use its address. It is looked at anew: a pod that was added meanwhile is.
+    fn tell(&self, list: &ConfList, failed: &BTreeSet<Key>) -> Vec<String> {
         let name = list.name().as_str();
-        let now = match Known::read(&conf_dir(), self.runtime) {
+        let now = match self.now() {
             Ok(now) => now,
             Err(error) => return vec![error.to_string()],
         };
         let attachments = now.attachments(name);
-        let valid = now.valid(name, attachments.keys().filter(|key| is_kept(key)));
+        let is_kept = |(key, verdict): &(&Key, &Verdict)| verdict.state != State::Stale || failed.contains(key);
+        let kept = attachments.iter().filter(is_kept).map(|(key, _)| key);
+        let valid = now.valid(name, kept.chain(failed));
         self.runtime.gc_plugins(list, Some(&valid)).iter().map(Error::to_string).collect()
     }
 
-    /// As it was added, if anybody remembers; with its name alone otherwise, if that is whole.
-    fn attachment(&self, key: &Key) -> Option<Attachment> {
-        if let Some(entry) = self.known.entry(key) {
-            return Some(entry.attachment.clone());
-        }
-        Some(Attachment::new(key.container.parse().ok()?, None, key.ifname.parse().ok()?))
+    /// What is known at this moment.
+    fn now(&self) -> Result<Known, Error> {
+        let now = Known::read(&conf_dir(), self.runtime)?;
+        now.check_seen()?;
+        Ok(now)
     }
 
-    fn detach(&self, list: &ConfList, attachment: &Attachment, outcome: &mut Outcome) {
-        if self.call.dry_run {
-            let (plan, errors) = self.runtime.del_dry_run(list, attachment);
-            outcome.plan.merge(plan);
-            outcome.errors.extend(errors.iter().map(Error::to_string));
-            let file = self.runtime.cache_file(list, attachment);
-            if file.exists() {
-                outcome.plan.changes.insert(format!("remove the cache entry {}", file.display()));
-            }
-        } else if let Err(error) = self.runtime.del(list, attachment) {
-            let (id, ifname) = (&attachment.container_id, &attachment.ifname);
-            outcome.errors.push(error.context(format!("failed to detach {id} {ifname}")).to_string());
-        }
+    /// Detaches what is certainly gone, and says why it is. It is judged anew: the DELs before took their time, and a
+    /// runtime may have attached it again. `None`: then there is nothing to do.
+    fn detach(&self, list: &ConfList, key: &Key) -> Result<Option<String>, Error> {
+        let named = |error: Error| error.context(format!("failed to detach {} {}", key.container, key.ifname));
+        let now = self.now().map_err(named)?;
+        let verdict = now.attachments(&key.network).remove(key);
+        let Some(verdict) = verdict.filter(|verdict| verdict.state == State::Stale) else { return Ok(None) };
+        let Some(attachment) = attachment(&now, key, verdict.state) else { return Ok(None) };
+        self.runtime.del(list, &attachment).map_err(named)?;
+        Ok(Some(verdict.why))
     }
+
+    /// What [`Gc::detach`] would do.
+    fn would_detach(&self, list: &ConfList, key: &Key, verdict: Verdict, outcome: &mut Outcome) -> Option<String> {
+        let attachment = attachment(self.known, key, verdict.state)?;
+        let (plan, errors) = self.runtime.del_dry_run(list, &attachment);
+        outcome.plan.merge(plan);
+        outcome.errors.extend(errors.iter().map(Error::to_string));
+        let file = self.runtime.cache_file(list, &attachment);
+        if file.exists() {
+            outcome.plan.changes.insert(format!("remove the cache entry {}", file.display()));
+        }
+        Some(verdict.why)
+    }
+}
+
+/// As it was added, if anybody remembers; with its name alone otherwise, if that is whole. What is gone has no namespace:
+/// the path that is remembered may lead to a living pod's by now, or to the node's own, and DEL would remove its links.
+fn attachment(known: &Known, key: &Key, state: State) -> Option<Attachment> {
+    let Some(entry) = known.entry(key) else {
+        return Some(Attachment::new(key.container.parse().ok()?, None, key.ifname.parse().ok()?));
+    };
+    let mut attachment = entry.attachment.clone();
+    if state == State::Stale || entry.leads_elsewhere() {
+        attachment.netns = None;
+    }
+    Some(attachment)
 }
 
 impl Outcome {

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Invocation, also_says, decode_result, dry_run_of, find};
+use super::{Invocation, also_says, decode_result, dry_run_of, find, has_dry_run};
 use crate::plugin::{Command, Network, dry_run};
 use crate::types::{Error, Success, Version};
 
@@ -102,13 +102,17 @@ impl<'a> Delegate<'a> {
     }
 
     pub(super) fn call(&self, verb: Command) -> Result<(), Error> {
+        if dry_run::is_on() && !has_dry_run(&find(self.plugin_type, self.path)?, self.deadline) {
+            dry_run::note_unasked(self.plugin_type);
+            return Ok(());
+        }
         let answer = self.run(verb, self.deadline);
         if dry_run::is_on() { dry_run::note_answer(self.plugin_type, answer) } else { answer.map(drop) }
     }
 
     fn run(&self, verb: Command, deadline: Duration) -> Result<Vec<u8>, Error> {
         let program = find(self.plugin_type, self.path)?;
-        // In a dry run the delegate is asked for one, whatever the verb: one that has none refuses.
+        // In a dry run the delegate is asked for one, whatever the verb.
         let vars = if dry_run::is_on() { vec![dry_run_of(verb)] } else { Vec::new() };
         let invocation =
             Invocation { program: &program, verb, vars, netns_override: true, stdin: self.stdin, deadline };

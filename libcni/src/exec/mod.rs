@@ -20,7 +20,7 @@ pub use children::ensure_waitable;
 pub use find::find;
 pub use invoke::{Failure, Invocation};
 pub use version::versions;
-pub(crate) use version::versions_within;
+pub(crate) use version::{has_dry_run, versions_within};
 
 use std::ffi::OsString;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::Invocation;
-use crate::plugin::Command;
+use super::{Failure, Invocation};
+use crate::plugin::{Command, dry_run};
 use crate::types::{Code, Error, Version, json};
 
 /// How long a plugin may think about it, at most.
@@ -32,6 +32,22 @@ pub fn versions(program: &Path) -> Result<Vec<String>, Error> {
 
 /// [`versions`] of a plugin that may take no longer than this, nor than others may.
 pub(crate) fn versions_within(program: &Path, deadline: Duration) -> Result<Vec<String>, Error> {
+    match ask(program, deadline) {
+        Ok(stdout) => decode(&stdout),
+        Err(failure) if failure.error().msg() == "unknown CNI_COMMAND: VERSION" => {
+            Ok(vec![Version::V0_1_0.to_string()])
+        }
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+/// Whether a plugin announces that it has dry runs ([`dry_run`]); one that does not answer does not.
+pub(crate) fn has_dry_run(program: &Path, deadline: Duration) -> bool {
+    let answer = ask(program, deadline).ok().and_then(|stdout| json::parse(&stdout).ok());
+    answer.is_some_and(|answer| answer.get(dry_run::ANNOUNCEMENT).is_some_and(|value| *value == true))
+}
+
+fn ask(program: &Path, deadline: Duration) -> Result<Vec<u8>, Box<Failure>> {
     // Plugins of the first days check all of these before they look at the verb.
     let vars = [("CNI_NETNS", "dummy"), ("CNI_IFNAME", "dummy"), ("CNI_PATH", "dummy"), ("CNI_CONTAINERID", "")];
     let mut vars: Vec<_> = vars.into_iter().map(|(name, value)| (name, value.into())).collect();
@@ -45,13 +61,7 @@ pub(crate) fn versions_within(program: &Path, deadline: Duration) -> Result<Vec<
         stdin: stdin.as_bytes(),
         deadline: deadline.min(DEADLINE),
     };
-    match invocation.run() {
-        Ok(stdout) => decode(&stdout),
-        Err(failure) if failure.error().msg() == "unknown CNI_COMMAND: VERSION" => {
-            Ok(vec![Version::V0_1_0.to_string()])
-        }
-        Err(failure) => Err(failure.into()),
-    }
+    invocation.run()
 }
 
 fn decode(stdout: &[u8]) -> Result<Vec<String>, Error> {

@@ -91,7 +91,11 @@ pub fn dispatch<P: Plugin>(
 
 /// The answer to VERSION: one line, and the only output that ends with a newline.
 fn supported_versions(versions: &[Version]) -> Vec<u8> {
-    let answer = serde_json::json!({ "cniVersion": Version::CURRENT, "supportedVersions": versions });
+    let answer = serde_json::json!({
+        "cniVersion": Version::CURRENT,
+        dry_run::ANNOUNCEMENT: true,
+        "supportedVersions": versions,
+    });
     format!("{answer}\n").into_bytes()
 }
 

@@ -3,9 +3,9 @@
 //! one code.
 //!
 //! It is asked for by a `CNI_COMMAND` of its own ([`PREFIX`] before the verb), and not by a key or another variable: a
-//! plugin that does not know of it refuses an unknown command, where it would pass over a key and do the real thing. So
-//! nothing has to be announced, and no plugin of anybody's is ever asked in vain. A plugin that delegates asks its
-//! delegate in the same way.
+//! plugin that does not know of it refuses an unknown command, where it would pass over a key and do the real thing. Most
+//! do; a script may take whatever is neither ADD nor CHECK for DEL. So only who announces it in the answer to VERSION
+//! ([`ANNOUNCEMENT`]) is asked. A plugin that delegates asks its delegate in the same way.
 //!
 //! The mode is the process's, and never ends: a plugin lives for one verb.
 
@@ -18,6 +18,10 @@ use crate::types::{Code, Error, Version, json};
 
 /// Before `DEL` and `GC` in `CNI_COMMAND`. No other verb has a dry run: the others change nothing, or are ADD.
 pub const PREFIX: &str = "PODWIRE_DRY_RUN_";
+
+/// The key, with the value true, in the answer to VERSION of a plugin that has dry runs. Others who read that answer pass
+/// over keys that they do not know.
+pub const ANNOUNCEMENT: &str = "podwireDryRun";
 
 /// What a dry run found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,11 @@ impl Plan {
     pub fn merge(&mut self, other: Self) {
         self.changes.extend(other.changes);
         self.silent.extend(other.silent);
+    }
+
+    /// Notes a plugin that was not asked.
+    pub(crate) fn add_unasked(&mut self, plugin_type: &str) {
+        self.silent.insert(format!("{plugin_type}: it does not announce a dry run, and was not asked"));
     }
 
     /// Takes over what a plugin answered. One that refuses the command, or says nothing, has no dry run.
@@ -90,6 +99,13 @@ pub fn notes(change: impl FnOnce() -> String) -> bool {
 pub(crate) fn note_answer(plugin_type: &str, answer: Result<Vec<u8>, Error>) -> Result<(), Error> {
     let Some(plan) = PLAN.get() else { return answer.map(drop) };
     plan.lock().unwrap_or_else(PoisonError::into_inner).merge_answer(plugin_type, answer)
+}
+
+/// Notes a delegate that was not asked.
+pub(crate) fn note_unasked(plugin_type: &str) {
+    if let Some(plan) = PLAN.get() {
+        plan.lock().unwrap_or_else(PoisonError::into_inner).add_unasked(plugin_type);
+    }
 }
 
 /// The answer of a plugin whose verb is done.

@@ -197,7 +197,10 @@ fn version_needs_nothing_but_the_command() {
     let none = [("CNI_COMMAND", "VERSION"), ("CNI_CONTAINERID", ""), ("CNI_IFNAME", ""), ("CNI_PATH", "")];
     let (status, stdout, called) = run(&none, "not JSON");
     let versions = r#"["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]"#;
-    assert_eq!(stdout, format!("{{\"cniVersion\":\"1.1.0\",\"supportedVersions\":{versions}}}\n"));
+    assert_eq!(
+        stdout,
+        format!("{{\"cniVersion\":\"1.1.0\",\"podwireDryRun\":true,\"supportedVersions\":{versions}}}\n")
+    );
     assert_eq!((status, called), (0, vec![]));
 }
 

@@ -2,7 +2,7 @@
 
 use super::conflist::ConfList;
 use super::{Attachment, Runtime, by, request};
-use crate::exec::dry_run_of;
+use crate::exec::{dry_run_of, find, has_dry_run};
 use crate::plugin::{self, Command, dry_run::Plan};
 use crate::types::{Error, Version};
 
@@ -33,6 +33,17 @@ impl Runtime {
     ) -> (Plan, Vec<Error>) {
         let (mut plan, mut errors) = (Plan::default(), Vec::new());
         for plugin in list.plugins() {
+            match find(plugin.plugin_type(), &self.path) {
+                Ok(program) if has_dry_run(&program, self.deadline) => {}
+                Ok(_) => {
+                    plan.add_unasked(plugin.plugin_type());
+                    continue;
+                }
+                Err(error) => {
+                    errors.push(by(plugin, error));
+                    continue;
+                }
+            }
             let mut more = vec![dry_run_of(verb)];
             if attachment.is_none() {
                 // Some look for these before they look at the verb; who knows it does not.

@@ -12,6 +12,8 @@ impl Runtime {
     /// GC: detaches every remembered attachment of the network that is not in `valid` (`None`: no attachment is
     /// valid), then tells the plugins which are, from 1.1.0 on. Not if it is disabled in the configuration.
     ///
+    /// A path that leads to another namespace by now is not handed to DEL, which would take that one's links.
+    ///
     /// Nothing is freed when the cache cannot be read: not to know an attachment is not to know that it is gone. So it is
     /// with a file that is no entry: what it may be about is kept, and it is an error, for somebody to look at it.
     ///
@@ -24,14 +26,18 @@ impl Runtime {
         let remembered = self.remembered()?;
         let mut errors = Vec::new();
         for entry in remembered.entries.iter().filter(|entry| entry.network == *list.name()) {
-            let attachment = &entry.attachment;
+            let mut attachment = entry.attachment.clone();
             let (id, ifname) = (&attachment.container_id, &attachment.ifname);
             let is_it = |one: &plugin::Attachment| one.container_id == id.as_str() && one.ifname == ifname.as_str();
             if valid.is_some_and(|valid| valid.iter().any(is_it)) {
                 continue;
             }
-            if let Err(error) = self.del(list, attachment) {
-                errors.push(error.context(format!("failed to delete stale attachment {id} {ifname}")));
+            let stale = format!("{id} {ifname}");
+            if entry.leads_elsewhere() {
+                attachment.netns = None;
+            }
+            if let Err(error) = self.del(list, &attachment) {
+                errors.push(error.context(format!("failed to delete stale attachment {stale}")));
             }
         }
         let mut kept = valid.map(<[_]>::to_vec);

@@ -62,6 +62,15 @@ impl Cached {
             _ => None,
         }
     }
+
+    /// Whether the path that is remembered leads, for certain, not to the namespace that was attached. It must not be
+    /// handed to DEL then, which would remove links of somebody else. Plugins refuse the namespace they are in, so that
+    /// it was another too.
+    pub fn leads_elsewhere(&self) -> bool {
+        let own = NetnsId::of(Path::new("/proc/self/ns/net"));
+        let is_own = |path: &Path| own.is_some() && NetnsId::of(path) == own;
+        self.netns_is_gone().is_some() || self.attachment.netns.as_deref().is_some_and(is_own)
+    }
 }
 
 /// A file among the results that is no entry.

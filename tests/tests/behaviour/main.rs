@@ -48,6 +48,7 @@ mod cnitool_doctor_broken;
 mod cnitool_doctor_killed;
 #[cfg(test)]
 mod cnitool_gc;
+mod cnitool_gc_living;
 #[cfg(test)]
 mod cnitool_ipam;
 #[cfg(test)]

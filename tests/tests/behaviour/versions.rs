@@ -112,8 +112,8 @@ fn version_is_one_line_with_all_of_them() {
     let host = Host::new();
     for plugin in ["bridge", "host-local", "loopback", "static", "tuning"] {
         let outcome = host.plugin(plugin).version();
-        let line =
-            r#"{"cniVersion":"1.1.0","supportedVersions":["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}"#;
+        let versions = r#"["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]"#;
+        let line = format!(r#"{{"cniVersion":"1.1.0","podwireDryRun":true,"supportedVersions":{versions}}}"#);
         assert_eq!(outcome.stdout, format!("{line}\n"), "{plugin}");
         assert_eq!(outcome.status, Some(0));
     }

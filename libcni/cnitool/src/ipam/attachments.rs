@@ -81,8 +81,8 @@ pub struct Known {
     pub leases: Vec<Lease>,
     pub remembered: Remembered,
     pub node: Node,
-    /// What could not be looked at.
-    pub failed: Vec<String>,
+    /// What could not be looked at of leases and of the node: it might show that an attachment lives.
+    unseen: Vec<String>,
     /// Who says, in the cache, that an address in a namespace is its own.
     claims: HashMap<(Id, IpAddr), Vec<Key>>,
 }
@@ -95,11 +95,10 @@ impl Known {
     pub fn read(conf_dir: &Path, runtime: &Runtime) -> Result<Self, Error> {
         let remembered = runtime.remembered()?;
         let networks = Networks::read(conf_dir, &remembered.entries)?;
-        let (leases, mut failed) = leases::read(&networks.roots());
+        let (leases, mut unseen) = leases::read(&networks.roots());
         let paths = remembered.entries.iter().filter_map(|entry| entry.attachment.netns.clone());
-        let (node, unseen) = Node::read(paths);
-        failed.extend(unseen);
-        failed.extend(networks.broken.iter().cloned());
+        let (node, failed) = Node::read(paths);
+        unseen.extend(failed);
         let mut claims: HashMap<_, Vec<Key>> = HashMap::new();
         for entry in &remembered.entries {
             let Some(id) =
@@ -111,7 +110,20 @@ impl Known {
                 claims.entry((id, address)).or_default().push(Key::of(entry));
             }
         }
-        Ok(Self { networks, leases, remembered, node, failed, claims })
+        Ok(Self { networks, leases, remembered, node, unseen, claims })
+    }
+
+    /// What could not be looked at, configurations too.
+    pub fn failed(&self) -> Vec<String> {
+        self.unseen.iter().chain(&self.networks.broken).cloned().collect()
+    }
+
+    /// Whether all was looked at that may show that an attachment lives. A configuration that cannot be read shows none.
+    ///
+    /// # Errors
+    /// It was not: who is gone is not known.
+    pub fn check_seen(&self) -> Result<(), Error> {
+        super::unseen(&self.unseen).map_err(|error| error.context("it is not known who is gone"))
     }
 
     /// Addresses that several attachments have, each in a namespace of its own.

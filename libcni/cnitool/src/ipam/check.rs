@@ -33,7 +33,7 @@ pub struct Report {
 impl Report {
     /// That of these networks.
     pub fn of(known: &Known, runtime: &Runtime, is_wanted: &dyn Fn(&str) -> bool) -> Self {
-        let mut report = Self { failed: known.failed.clone(), ..Self::default() };
+        let mut report = Self { failed: known.failed(), ..Self::default() };
         for lease in known.leases.iter().filter(|lease| is_wanted(&lease.network)) {
             report.judge_lease(known, lease);
         }

@@ -90,12 +90,13 @@ fn read_one(network: &str, file: PathBuf, boot: &Boot, directory: Option<&File>)
     Some(Lease { network: network.to_owned(), address, file, holder, written, before_boot })
 }
 
+/// As host-local itself reads it.
 fn holder_in(content: &str) -> Holder {
-    let mut lines = content.lines().map(str::trim).filter(|line| !line.is_empty());
-    match lines.next() {
-        None => Holder::Empty,
-        Some(container) => {
-            Holder::Attachment { container: container.to_owned(), ifname: lines.next().map(str::to_owned) }
+    match lease::holder(content) {
+        Some((container, ifname)) => {
+            Holder::Attachment { container: container.to_string(), ifname: ifname.map(|ifname| ifname.to_string()) }
         }
+        None if content.is_empty() => Holder::Empty,
+        None => Holder::Unreadable("its content is in no form that leases have".to_owned()),
     }
 }

@@ -18,7 +18,7 @@ use libcni::runtime::Runtime;
 use libcni::types::json;
 use libcni::{Code, Error};
 
-pub use attachments::{Key, Known, State};
+pub use attachments::{Key, Known, State, Verdict};
 
 use crate::{conf_dir, plugin_dirs, print};
 
@@ -61,7 +61,7 @@ pub fn run(call: &Call) -> Result<bool, Error> {
         What::List => {
             let listing = list::Listing::of(&known, &is_wanted);
             print(&if call.json { line(&listing.json(now)) } else { listing.text(now).into_bytes() })?;
-            unseen(&known.failed).map(|()| true)
+            unseen(&known.failed()).map(|()| true)
         }
         What::Check => {
             let report = check::Report::of(&known, &runtime, &is_wanted);

@@ -274,6 +274,43 @@ fn gc_keeps_what_is_valid() {
     assert_eq!(node.plugins.calls(), [""; 0]);
 }
 
+/// A path that leads nowhere, and one that leads to the namespace the plugins are in: whoever has it next is not taken for
+/// the container.
+#[test]
+fn gc_does_not_hand_on_a_path_that_leads_elsewhere() {
+    let node = Node::new();
+    for netns in ["/run/netns/x", "/proc/self/ns/net"] {
+        let attachment = Attachment { netns: Some(netns.into()), ..attachment() };
+        node.runtime.add(&list("1.1.0", ""), &attachment).unwrap();
+        node.runtime.gc(&list("1.1.0", ""), Some(&[])).unwrap();
+        assert_eq!(node.plugins.var("first", "DEL", "CNI_NETNS").as_deref(), Some(""), "{netns}");
+        assert_eq!(node.plugins.var("first", "DEL", "CNI_IFNAME").as_deref(), Some("eth0"));
+    }
+}
+
+/// Who does not announce a dry run is not asked: it may take any command for DEL.
+#[test]
+fn a_dry_run_asks_only_who_announces_it() {
+    let node = Node::new();
+    let script = |more: &str| {
+        let version = format!(r#"{{"cniVersion":"1.1.0"{more},"supportedVersions":["1.1.0"]}}"#);
+        let plan = r#"{"dryRun":{"changes":["x"]}}"#;
+        format!("if [ $CNI_COMMAND = VERSION ]; then echo '{version}'; else echo '{plan}'; fi")
+    };
+    node.plugins.create("first", &script(r#","podwireDryRun":true"#));
+    node.plugins.create("second", &script(r#","podwireDryRun":"yes""#));
+    for verb in ["DEL", "GC"] {
+        let (plan, errors) = match verb {
+            "DEL" => node.runtime.del_dry_run(&list("1.1.0", ""), &attachment()),
+            _ => node.runtime.gc_dry_run(&list("1.1.0", ""), &[]),
+        };
+        assert_eq!((plan.changes.len(), plan.silent.len(), errors.len()), (1, 1, 0), "{plan:?}");
+        assert!(plan.silent.iter().all(|why| why.starts_with("second: ")), "{plan:?}");
+        let asked = format!("first PODWIRE_DRY_RUN_{verb}");
+        assert_eq!(node.plugins.calls(), ["first VERSION", &asked, "second VERSION"]);
+    }
+}
+
 /// Weakness 5 of the reference: the error is swallowed; and what fails does not keep the rest.
 #[test]
 fn gc_tells_and_frees_nothing_it_does_not_know() {
