@@ -124,6 +124,10 @@ fn examine(
         report.skipped("add", "no pod is made before that is mended");
         return Ok(());
     }
+    if let Some(why) = subject::takes_devices(list) {
+        report.skipped("add", why);
+        return Ok(());
+    }
     stop.unless()?;
     let (facts, before) = (&facts, &before);
     let mut trial =
