@@ -10,7 +10,7 @@ use tests::{bins, namespace};
 
 use crate::cnitool_doctor::{DUAL, Node, network, unchanged};
 
-fn start(node: &Node) -> Child {
+pub fn start(node: &Node) -> Child {
     let directory = bins::directory();
     let mut command = Command::new(directory.join("cnitool"));
     command.arg("doctor").env_clear().env("PATH", namespace::PATH);
@@ -20,7 +20,7 @@ fn start(node: &Node) -> Child {
 }
 
 /// Waits until its pod is being added: that is noted before.
-fn wait_for_pod(node: &Node, doctor: &mut Child) {
+pub fn wait_for_pod(node: &Node, doctor: &mut Child) {
     let end = Instant::now() + Duration::from_secs(20);
     while node.host.enter(|| std::fs::read_dir("/run/podwire-doctor").map_or(0, Iterator::count)) == 0 {
         assert!(Instant::now() < end && doctor.try_wait().unwrap().is_none(), "it made no pod");
@@ -28,7 +28,7 @@ fn wait_for_pod(node: &Node, doctor: &mut Child) {
     }
 }
 
-fn signal(doctor: &Child, signal: Signal) {
+pub fn signal(doctor: &Child, signal: Signal) {
     kill(Pid::from_raw(doctor.id().cast_signed()), signal).unwrap();
 }
 

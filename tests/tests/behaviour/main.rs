@@ -46,6 +46,7 @@ mod cnitool_doctor;
 mod cnitool_doctor_broken;
 #[cfg(test)]
 mod cnitool_doctor_killed;
+mod cnitool_doctor_others;
 #[cfg(test)]
 mod cnitool_gc;
 mod cnitool_gc_living;

@@ -124,9 +124,14 @@ fn examine(
         report.skipped("add", "no pod is made before that is mended");
         return Ok(());
     }
+    if let Some(why) = subject::takes_devices(list) {
+        report.skipped("add", why);
+        return Ok(());
+    }
     stop.unless()?;
     let (facts, before) = (&facts, &before);
-    let mut trial = Trial { host, runtime, list, facts, before, records, pods: Vec::new(), ids: Vec::new() };
+    let mut trial =
+        Trial { host, runtime, list, facts, before, records, pods: Vec::new(), ids: Vec::new(), switched: Vec::new() };
     let asked = probes::run(&mut trial, targets, stop, report);
     trial.end(report);
     asked.and_then(|()| stop.unless())

@@ -68,27 +68,13 @@ pub fn words(route: &Route, dev: &str) -> String {
 #[derive(Debug)]
 pub struct Before {
     pub links: Vec<Link>,
-    /// In the order in which they are to be written: those of all links change each link's.
-    sysctls: Vec<(String, String)>,
     /// Whether the node forwarded IPv4, IPv6.
     pub forwarding: [bool; 2],
 }
 
 impl Before {
     pub fn look(nl: &mut Netlink) -> Result<Self> {
-        let links = link::list(nl)?;
-        let mut sysctls = Vec::new();
-        let names = ["all", "default"].into_iter().chain(links.iter().map(|link| link.name.as_str()));
-        let of_link = |name| SWITCHED.map(|key| format!("net/{}", key.replace('*', name)));
-        let keys = names.flat_map(of_link);
-        // To switch IPv4 forwarding switches this as well.
-        for key in keys.chain(["net/ipv4/conf/all/accept_redirects".to_owned()]) {
-            if let Some(value) = sysctl::get(nl, &key)? {
-                sysctls.push((key, value));
-            }
-        }
-        let forwarding = [forwarding::get(nl, true)?, forwarding::get(nl, false)?];
-        Ok(Self { links, sysctls, forwarding })
+        Ok(Self { links: link::list(nl)?, forwarding: [forwarding::get(nl, true)?, forwarding::get(nl, false)?] })
     }
 
     /// Whether there was a link of this name.
@@ -101,21 +87,88 @@ impl Before {
         let links = link::list(nl)?.into_iter().filter(|link| self.links.iter().all(|old| old.index != link.index));
         Ok(links.map(|link| link.name).collect())
     }
+}
 
-    /// Sets back what the first pod of a node switches on. Not while there are links that were not there: they may be
-    /// pods of others, who need it by now.
-    pub fn restore_sysctls(&self, nl: &mut Netlink) -> Result<Vec<String>> {
-        if !self.new_links(nl)?.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut restored = Vec::new();
-        for (key, value) in &self.sysctls {
-            if sysctl::get(nl, key)?.is_some_and(|now| now != *value) {
-                sysctl::set(nl, key, value)?;
-                restored.push(format!("{key} = {value}"));
+/// The sysctls that a pod may switch, at one moment. In the order in which they are to be written: those of all links
+/// change each link's.
+pub struct Sysctls(Vec<(String, String)>);
+
+impl Sysctls {
+    pub fn look(nl: &mut Netlink) -> Result<Self> {
+        let links = link::list(nl)?;
+        let names = ["all", "default"].into_iter().chain(links.iter().map(|link| link.name.as_str()));
+        let of_link = |name| SWITCHED.map(|key| format!("net/{}", key.replace('*', name)));
+        let mut sysctls = Vec::new();
+        // To switch IPv4 forwarding switches the last as well.
+        for key in names.flat_map(of_link).chain(["net/ipv4/conf/all/accept_redirects".to_owned()]) {
+            if let Some(value) = sysctl::get(nl, &key)? {
+                sysctls.push((key, value));
             }
         }
-        Ok(restored)
+        Ok(Self(sysctls))
+    }
+}
+
+/// What one ADD has switched.
+#[derive(Debug)]
+pub struct Switched {
+    /// Of all keys there were: the value before it and the value directly after it.
+    sysctls: Vec<(String, String, String)>,
+}
+
+/// What became of it.
+#[derive(Debug, Default)]
+pub struct SetBack {
+    /// `key = value`.
+    pub done: Vec<String>,
+    /// The key, and why it was left.
+    pub left: Vec<String>,
+}
+
+impl Switched {
+    /// Asked directly after the ADD; `before` directly before it.
+    pub fn since(before: Sysctls, nl: &Netlink) -> Result<Self> {
+        let mut sysctls = Vec::new();
+        for (key, value) in before.0 {
+            if let Some(after) = sysctl::get(nl, &key)? {
+                sysctls.push((key, value, after));
+            }
+        }
+        Ok(Self { sysctls })
+    }
+
+    /// Sets back what that ADD has switched and nobody has changed since. Not while there are links that were not there:
+    /// they may be pods of others, who need it by now.
+    pub fn set_back(&self, nl: &mut Netlink, before: &Before) -> Result<SetBack> {
+        let mut set_back = SetBack::default();
+        let is_switched = |(_, before, after): &&(String, String, String)| before != after;
+        if self.sysctls.iter().find(is_switched).is_none() {
+            return Ok(set_back);
+        }
+        let new = before.new_links(nl)?;
+        if !new.is_empty() {
+            let why = format!("there are new links that may need it ({})", new.join(" "));
+            let all = self.sysctls.iter().filter(is_switched).filter(|(key, ..)| key.contains("/all/"));
+            set_back.left.extend(all.map(|(key, ..)| format!("{key}: {why}")));
+            return Ok(set_back);
+        }
+        // To write the one of all links changes those of each: so first what each is to be in the end.
+        let mut wanted = Vec::new();
+        for (key, before, after) in &self.sysctls {
+            let Some(now) = sysctl::get(nl, key)? else { continue };
+            let is_ours = before != after && now == *after;
+            if before != after && !is_ours && now != *before {
+                set_back.left.push(format!("{key}: somebody has made it {now} since"));
+            }
+            wanted.push((key, if is_ours { before.clone() } else { now }));
+        }
+        for (key, value) in wanted {
+            if sysctl::get(nl, key)?.is_some_and(|now| now != value) {
+                sysctl::set(nl, key, &value)?;
+                set_back.done.push(format!("{key} = {value}"));
+            }
+        }
+        Ok(set_back)
     }
 }
 

@@ -16,6 +16,10 @@ use crate::validate::EXTENSIONS;
 /// Where host-local keeps its leases unless `dataDir` says otherwise.
 const LEASES: &str = "/var/lib/cni/networks";
 
+/// The plugins that make a link of their own for the pod. Any other may move one of the node's into it, as host-device
+/// does, and what it had (addresses, routes) does not come back with it.
+const MAKERS: [&str; 7] = ["bridge", "ptp", "macvlan", "ipvlan", "vlan", "dummy", "tap"];
+
 /// A network and where it stands.
 pub struct Subject {
     pub name: String,
@@ -144,6 +148,22 @@ impl Facts {
     }
 }
 
+/// Why no pod is to be tried: it might take a device of the node.
+pub fn takes_devices(list: &ConfList) -> Option<String> {
+    let kinds = || list.plugins().iter().map(libcni::runtime::PluginConf::plugin_type);
+    let first = kinds().next().filter(|kind| !MAKERS.contains(kind));
+    let kind = first.or_else(|| kinds().find(|kind| *kind == "host-device"));
+    if let Some(kind) = kind {
+        return Some(format!(
+            "no pod is tried: {kind} is not known to make a link of its own, and may take a device of the node into the pod"
+        ));
+    }
+    let first = list.plugins().first().map(|plugin| plugin.object())?;
+    // It takes all packets of its master, and changes its address.
+    let is_passthru = text(first, "mode") == Some("passthru");
+    is_passthru.then(|| "no pod is tried: in mode passthru it would take the master away from the node".to_owned())
+}
+
 fn text<'a>(object: &'a Object, key: &str) -> Option<&'a str> {
     json::get(object, key)?.as_str().filter(|text| !text.is_empty())
 }
@@ -201,6 +221,22 @@ mod tests {
         assert_eq!(subnets, ["10.1.0.0/24 10.1.0.1", "fd00::/64 fd00::9"]);
         for (to, masquerades) in [("192.0.2.1", true), ("10.9.9.9", false), ("2001:db8::1", false)] {
             assert_eq!(facts.masquerades(to.parse().unwrap()), masquerades, "{to}");
+        }
+    }
+
+    #[test]
+    fn what_takes_devices() {
+        for (plugins, takes) in [
+            (r#"{"type":"bridge"},{"type":"portmap"}"#, false),
+            (r#"{"type":"macvlan","master":"eth0"}"#, false),
+            (r#"{"type":"macvlan","master":"eth0","mode":"passthru"}"#, true),
+            (r#"{"type":"host-device","device":"up0"}"#, true),
+            (r#"{"type":"tuning"},{"type":"host-device","device":"up0"}"#, true),
+            (r#"{"type":"bridge"},{"type":"host-device","device":"up0"}"#, true),
+            (r#"{"type":"sriov"}"#, true),
+        ] {
+            let list = format!(r#"{{"cniVersion":"1.0.0","name":"net","plugins":[{plugins}]}}"#);
+            assert_eq!(takes_devices(&ConfList::from_bytes(list.as_bytes()).unwrap()).is_some(), takes, "{plugins}");
         }
     }
 

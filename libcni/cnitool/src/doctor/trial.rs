@@ -10,7 +10,7 @@ use libcni::Error;
 use libcni::runtime::{Attachment, ConfList, Runtime};
 
 use super::cause;
-use super::node::{self, Before};
+use super::node::{self, Before, SetBack, Switched, Sysctls};
 use super::pod::{HostPort, IFNAME, PREFIX, Pod};
 use super::record::{Record, Records};
 use super::report::{Cause, Report};
@@ -29,6 +29,8 @@ pub struct Trial<'a> {
     pub pods: Vec<Pod>,
     /// The container ids of all that were tried.
     pub ids: Vec<String>,
+    /// What the ADDs up to the first pod have switched on the node.
+    pub switched: Vec<Switched>,
 }
 
 impl Trial<'_> {
@@ -47,7 +49,12 @@ impl Trial<'_> {
         if !self.ids.contains(&container) {
             self.ids.push(container.clone());
         }
-        match Pod::add(self.runtime, self.list, &container, port) {
+        let before = if self.pods.is_empty() { Some(Sysctls::look(&mut self.host)?) } else { None };
+        let added = Pod::add(self.runtime, self.list, &container, port);
+        // To know what it has switched is less than to know the pod: without, nothing is set back.
+        let switched = before.and_then(|before| Switched::since(before, &self.host).ok());
+        self.switched.extend(switched);
+        match added {
             Ok(pod) => self.pods.push(pod),
             Err(error) => {
                 // The runtime has called DEL; if that failed, the note stays for the next doctor.
@@ -73,7 +80,7 @@ impl Trial<'_> {
             [] => report.ok("del", "the pods are deleted"),
             [first, ..] => report.broken("del", cause::of_error(first)),
         }
-        let restored = self.restore();
+        let restored = self.restore().map(|set_back| say(&set_back, report));
         if ids.is_empty() {
             return;
         }
@@ -100,12 +107,17 @@ impl Trial<'_> {
         errors
     }
 
-    fn restore(&mut self) -> Result<(), Error> {
+    fn restore(&mut self) -> Result<SetBack, Error> {
         if let Some(bridge) = self.facts.bridge.as_deref().filter(|bridge| !self.before.has(bridge)) {
             node::remove_unused_bridge(&mut self.host, bridge, self.facts.gateway_link.as_deref())?;
         }
-        self.before.restore_sysctls(&mut self.host)?;
-        Ok(())
+        let mut all = SetBack::default();
+        for switched in self.switched.drain(..).rev() {
+            let one = switched.set_back(&mut self.host, self.before)?;
+            all.done.extend(one.done);
+            all.left.extend(one.left);
+        }
+        Ok(all)
     }
 
     /// What names our pods, or was made with them.
@@ -134,6 +146,17 @@ impl Drop for Trial<'_> {
         for error in self.delete() {
             eprintln!("cnitool: {error}");
         }
+    }
+}
+
+/// What was set back of the node, and what was not.
+fn say(set_back: &SetBack, report: &mut Report) {
+    if !set_back.done.is_empty() {
+        report.ok("set-back", format!("what the first pod had switched: {}", set_back.done.join(", ")));
+    }
+    if !set_back.left.is_empty() {
+        let why = format!("the first pod had switched it, and it stays: {}", set_back.left.join("; "));
+        report.warn("set-back", Cause::new(why, "nothing, if somebody needs it by now"));
     }
 }
 
