@@ -322,17 +322,73 @@ fn a_target_that_cannot_be_written_fails_no_call() {
 fn the_key_counts_more_than_the_variable_and_reaches_the_ipam_plugin() {
     let host = Host::new();
     let pods = [host.pod(), host.pod(), host.pod()];
+    // A configuration makes none here.
+    logging(&host, "loopback", FILE).version().success();
     let add = |key: Value, pod: &Pod| {
         let conf = with(&bridge_conf::v4(), json!({"log": key}));
         logging(&host, "bridge", "/var/lib/cni/other").add(&conf, pod, "eth0").success();
     };
     add(FILE.into(), &pods[0]);
-    assert_eq!(lines(&host).len(), 2);
+    assert_eq!(lines(&host).len(), 3);
     assert!(!host.store().join("other").exists());
     add("off".into(), &pods[1]);
     assert!(lines(&host).is_empty() && !host.store().join("other").exists());
     add(Value::Null, &pods[2]);
     assert_eq!(fs::read_to_string(host.store().join("other")).unwrap().lines().count(), 2);
+}
+
+/// Whoever may write a configuration (Multus reads it from Kubernetes) need not be somebody who may make files on the node:
+/// /etc/ld.so.preload and a file of cron mean something wherever they come from.
+#[test]
+fn a_configuration_makes_no_file_but_below_the_logs() {
+    let host = Host::new();
+    let pod = host.pod();
+    host.run("mount -t tmpfs -o mode=755 logs /var/log");
+    host.enter(|| {
+        fs::create_dir("/var/log/pods").unwrap();
+        fs::write("/var/log/other.log", "Nov 21 boot\n").unwrap();
+        symlink("/var/lib/cni", "/var/log/way").unwrap();
+        symlink("/var/lib/cni/new", "/var/log/link").unwrap();
+        fs::write("/var/lib/cni/empty", "").unwrap();
+    });
+    let before = host.state();
+    let add = |target: &str| {
+        let conf = json!({"cniVersion": "1.0.0", "name": "net", "type": "loopback", "log": target});
+        let outcome = host.plugin("loopback").add(&conf, &pod, "eth0");
+        outcome.success();
+        outcome
+    };
+    for (target, why) in [
+        ("/var/lib/cni/new", "a configuration makes logs below /var/log alone"),
+        ("/var/lib/cni/empty", "it is empty; a configuration begins logs below /var/log alone"),
+        ("/var/log/../lib/cni/new", "a configuration makes logs below /var/log alone"),
+        ("/var/log/pods/../../lib/cni/new", "a configuration makes logs below /var/log alone"),
+        ("/var/logs", "a configuration makes logs below /var/log alone"),
+        ("/var/log", "Is a directory"),
+        ("/var/log/", "Is a directory"),
+        ("/var/log/pods", "Is a directory"),
+        ("/var/log/missing/new", "No such file or directory"),
+        ("/var/log/way/new", "Not a directory"),
+        ("/var/log/link", "it is a symbolic link"),
+        ("/var/log/other.log", "not a log of ours"),
+    ] {
+        let outcome = add(target);
+        assert!(outcome.stderr.starts_with("log: ") && outcome.stderr.contains(why), "{target}: {outcome}");
+    }
+    host.state().assert_same(&before);
+    for target in ["/var/log/podwire.log", "/var/log/pods/net.log", "/var//log/./pods/net2.log"] {
+        for count in 1..=2 {
+            assert_eq!(add(target).stderr, "", "{target}");
+            let text = host.enter(|| fs::read_to_string(target)).unwrap();
+            assert_eq!(text.lines().count(), count, "{target}");
+        }
+        let mode = host.enter(|| fs::metadata(target)).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o600, "{target}");
+    }
+    // Elsewhere, what the node has begun.
+    logging(&host, "loopback", FILE).version().success();
+    assert_eq!(add(FILE).stderr, "");
+    assert_eq!(lines(&host).len(), 2);
 }
 
 /// The result is the same with a log and without, and without one there is none.

@@ -2,7 +2,7 @@
 //!
 //! Off unless the environment (`PODWIRE_LOG`) or the configuration (the key `log`) names a target, and then free: no
 //! clock is read, nothing is allocated, no system call is made. The configuration wins, as it is nearer to the network:
-//! a node can log all calls and leave one network out (`"log": "off"`). A delegate inherits both, so an IPAM plugin
+//! a node can log all calls and leave one network out (`"log": "off"`); of files it makes those below /var/log alone. A delegate inherits both, so an IPAM plugin
 //! writes a line of its own; its `ppid` is the `pid` of who asked it.
 //!
 //! A log never fails a call: what is wrong with it goes to stderr, and the pod starts.
@@ -33,7 +33,7 @@ use serde_json::Value;
 
 use crate::types::{Error, Success, json};
 use line::Line;
-use target::Target;
+use target::{NamedBy, Target};
 
 /// Names the target in the environment.
 const VARIABLE: &str = "PODWIRE_LOG";
@@ -122,7 +122,7 @@ fn complain(why: &str) {
 /// Starts the clock, if the environment names a target.
 pub(super) fn open(var: &dyn Fn(&str) -> Option<OsString>) {
     let Some(text) = var(VARIABLE) else { return };
-    match Target::of(&text) {
+    match Target::of(&text, NamedBy::Environment) {
         Ok(Some(target)) => start(target),
         Ok(None) => {}
         Err(why) => complain(&format!("{VARIABLE}: {why}")),
@@ -135,7 +135,7 @@ pub(super) fn configured(conf: &Value) {
     let Some(object) = conf.as_object() else { return };
     match json::get(object, KEY) {
         None | Some(Value::Null) => {}
-        Some(Value::String(text)) => match Target::of(text.as_ref()) {
+        Some(Value::String(text)) => match Target::of(text.as_ref(), NamedBy::Configuration) {
             Ok(Some(target)) if ON.get() => with(|call| call.target = target),
             Ok(Some(target)) => start(target),
             Ok(None) => ON.set(false),
