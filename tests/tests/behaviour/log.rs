@@ -2,8 +2,10 @@
 //! README.md, "The log".
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tests::plugin::with_prev_result;
@@ -389,6 +391,48 @@ fn a_configuration_makes_no_file_but_below_the_logs() {
     logging(&host, "loopback", FILE).version().success();
     assert_eq!(add(FILE).stderr, "");
     assert_eq!(lines(&host).len(), 2);
+}
+
+/// An ADD with a runtime that does not read what plugins say.
+fn add_unheard(host: &Host, plugin: &Plugin<'_>, conf: &Value, pod: &Pod) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(plugin.program());
+    command.env("CNI_COMMAND", "ADD").env("CNI_CONTAINERID", pod.id()).env("CNI_NETNS", pod.path());
+    command.env("CNI_IFNAME", "eth0").env("CNI_PATH", plugin.program().parent().unwrap()).env("PODWIRE_LOG", FILE);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(writer);
+    host.enter(|| {
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    })
+}
+
+/// A warning is for whoever listens: `eprintln!` panicked, in the middle of the ADD, with nothing undone.
+#[test]
+fn a_warning_that_nobody_reads_fails_no_call() {
+    let host = Host::new();
+    // As in a container that is not privileged.
+    host.run("mount --bind /proc/sys /proc/sys");
+    host.run("mount -o remount,ro,bind /proc/sys");
+    let unreached = json!({"cniVersion": "1.0.0", "name": "net", "type": "portmap",
+        "prevResult": {"cniVersion": "1.0.0", "interfaces": [], "ips": []},
+        "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}});
+    for (name, conf, warning) in [
+        ("bridge", bridge_conf::layer2(), "may accept router advertisements"),
+        ("portmap", unreached, "no address in prevResult"),
+    ] {
+        let heard = logging(&host, name, FILE).add(&conf, &host.pod(), "eth0");
+        heard.success();
+        assert!(heard.stderr.contains(warning), "{name}: {heard}");
+        let output = add_unheard(&host, &host.plugin(name), &conf, &host.pod());
+        assert!(output.status.success(), "{name}: {output:?}");
+        let lines = lines(&host);
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        for line in lines {
+            assert!(line["notes"][0].as_str().is_some_and(|note| note.contains(warning)), "{name}: {line}");
+        }
+    }
 }
 
 /// The result is the same with a log and without, and without one there is none.

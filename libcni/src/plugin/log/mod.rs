@@ -26,6 +26,7 @@ mod time;
 
 use std::cell::Cell;
 use std::ffi::OsString;
+use std::fmt;
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -116,7 +117,19 @@ fn start(target: Target) {
 
 /// The log is the last to be read and the first to be broken: whoever looks for its lines looks here.
 fn complain(why: &str) {
-    let _ = writeln!(std::io::stderr(), "log: {why}");
+    say(format_args!("log: {why}"));
+}
+
+/// A line on stderr, in one write. That nobody reads it (`eprintln!` panics then) is no reason to fail.
+fn say(text: fmt::Arguments<'_>) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// Says on stderr, where the runtime's log has it, and in the line what did not fail the call and an operator should
+/// know. It never fails: not every runtime reads what plugins say.
+pub fn warn(text: fmt::Arguments<'_>) {
+    say(text);
+    note(|| text.to_string());
 }
 
 /// Starts the clock, if the environment names a target.
