@@ -9,6 +9,7 @@
 //! - [`exec`]: find a plugin, invoke it with a deadline, delegate to it.
 //! - [`regular_file`]: to open what is kept below a directory without being led out of it.
 //! - [`runtime`]: to drive plugins. Load a network's configuration; ADD, CHECK, DEL, GC, STATUS.
+#![deny(clippy::print_stderr)] // it panics where nobody reads: libcni::log::warn
 
 #[cfg(feature = "allocator")]
 mod allocator;

@@ -14,6 +14,7 @@
 //! - [`resting`]: addresses that were freed a moment ago.
 //! - [`owners`]: the index that spares reading all leases, and why it can be believed.
 //! - [`resolv_conf`]: name servers for the result.
+#![deny(clippy::print_stderr)] // it panics where nobody reads: libcni::log::warn
 
 pub mod allocate;
 pub mod boot;

@@ -3,10 +3,9 @@
 //! It keeps nothing and makes nothing, so ADD only reads ([`conf`]), DEL and GC have nothing to do, and STATUS is
 //! good as soon as the configuration is. Two pods that are given the same address are not noticed: that is what
 //! `host-local` is for.
+#![deny(clippy::print_stderr)] // it panics where nobody reads: libcni::log::warn
 
 pub mod conf;
-
-use std::io::Write;
 
 use libcni::plugin::{Plugin, Request};
 use libcni::types::{Error, IfName, IpConfig, Success};
@@ -25,8 +24,7 @@ impl Plugin for Static {
         let conf = req.conf();
         conf.refuse_second_of_family(req.version())?;
         for doubt in conf.doubts() {
-            // A log that cannot be written is no reason to refuse an address.
-            let _ = writeln!(std::io::stderr(), "static: {doubt}");
+            libcni::log::warn(format_args!("static: {doubt}"));
         }
         Ok(Success { ips: conf.ips.clone(), routes: conf.routes.clone(), dns: conf.dns.clone(), ..Success::default() })
     }

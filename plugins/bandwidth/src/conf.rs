@@ -61,7 +61,7 @@ impl Conf {
     /// Says on stderr what is written and not done.
     pub fn warn(&self) {
         for key in &self.ignored {
-            eprintln!("bandwidth: {key} is ignored: what goes to any address is limited");
+            libcni::log::warn(format_args!("bandwidth: {key} is ignored: what goes to any address is limited"));
         }
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! DEL removes the filter, the hook if nothing else stands there, the ifb, and the shaper of what is received. GC removes
 //! the ifb of attachments that are no more.
+#![deny(clippy::print_stderr)] // it panics where nobody reads: libcni::log::warn
 
 mod conf;
 mod host_end;

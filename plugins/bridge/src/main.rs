@@ -7,6 +7,7 @@
 //!
 //! DEL removes the masquerade rules of either backend, the veth pair, the lease and the spoof check. The
 //! bridge stays, and so does forwarding: other pods use them. GC removes the same of attachments that are no more.
+#![deny(clippy::print_stderr)] // it panics where nobody reads: libcni::log::warn
 
 mod bridge;
 mod check;

@@ -16,5 +16,5 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Waits for the lock, held until it is dropped. A node where there can be none gets its rules without: they matter more.
 pub fn take() -> Option<Lock> {
     let lock = Lock::take(Path::new(FILE), PATIENCE);
-    lock.inspect_err(|error| eprintln!("firewall: {error}; going on without")).ok()
+    lock.inspect_err(|error| libcni::log::warn(format_args!("firewall: {error}; going on without"))).ok()
 }

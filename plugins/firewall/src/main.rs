@@ -9,6 +9,7 @@
 //! DEL removes the rules of the pod's addresses, by their owner and in whatever backend they are, and the sources of the
 //! zone. What pods share stays, the rules of policies too: they are of a bridge, and the newest ADD says which it has. GC
 //! removes rules and sources of attachments that are no more.
+#![deny(clippy::print_stderr)] // it panics where nobody reads: libcni::log::warn
 
 mod backend;
 mod bridge;

@@ -89,7 +89,7 @@ pub fn add<'a>(pod: &'a Pod, zone: &'a str, undo: &mut Undo<'a>) -> Result<(), E
         let before = Source::read(&Source::path(address));
         let source = Source { address, zone: zone.to_owned(), tag: pod.tag() };
         if let Err(error) = source.write() {
-            eprintln!("firewall: {error}; going on without");
+            libcni::log::warn(format_args!("firewall: {error}; going on without"));
         }
         undo.push(format!("forget the source {cidr}"), move || {
             before.map_or_else(|| Source::forget(address), |before| before.write())

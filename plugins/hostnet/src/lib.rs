@@ -1,5 +1,6 @@
 //! What podwire's plugins ask of the kernel. This is the only crate that talks to it, and the only one with
 //! `unsafe`. One module is one noun of the kernel; README.md has the rules of the house.
+#![deny(clippy::print_stderr)] // it panics where nobody reads: libcni::log::warn
 
 pub mod addr;
 pub mod announcement;

@@ -146,7 +146,7 @@ struct Home(Netns);
 impl Drop for Home {
     fn drop(&mut self) {
         if let Err(errno) = setns(&self.0.file, CloneFlags::CLONE_NEWNET) {
-            eprintln!("cannot return to the network namespace {}: {errno}", self.0);
+            libcni::log::warn(format_args!("cannot return to the network namespace {}: {errno}", self.0));
             std::process::abort();
         }
     }

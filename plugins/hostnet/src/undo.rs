@@ -39,8 +39,7 @@ impl Drop for Undo<'_> {
         while let Some((what, step)) = self.steps.pop() {
             let _step = libcni::log::step(&what);
             if let Err(error) = step() {
-                eprintln!("undo: {what}: {error}");
-                libcni::log::note(|| format!("undo: {what}: {error}"));
+                libcni::log::warn(format_args!("undo: {what}: {error}"));
             }
         }
     }

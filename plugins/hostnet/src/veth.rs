@@ -220,7 +220,7 @@ pub(crate) fn refuse_router_advertisements(host: &Netlink, link: &mut Link) {
     match sysctl::set(host, &format!("net/ipv6/conf/{}/accept_ra", link.name), "0") {
         Ok(()) => link.accept_ra = Some(false),
         Err(error) if error.is_not_found() => {}
-        Err(error) => eprintln!("{} may accept router advertisements: {error}", link.name),
+        Err(error) => libcni::log::warn(format_args!("{} may accept router advertisements: {error}", link.name)),
     }
 }
 

@@ -3,6 +3,7 @@
 //! ADD sets `lo` up, upon which the kernel gives it 127.0.0.1/8 and ::1/128, and reports those; a result of a
 //! plugin before it in the chain is passed on as it came. DEL sets `lo` down. Whatever `CNI_IFNAME` says, the
 //! interface is `lo`. containerd calls this plugin for every sandbox, at version 0.3.1.
+#![deny(clippy::print_stderr)] // it panics where nobody reads: libcni::log::warn
 
 use std::process::ExitCode;
 

@@ -32,13 +32,13 @@ impl Holder {
         let Mapping { protocol, host_port, host_ip, .. } = mapping;
         let on = host_ip.map(|ip| format!(" of {ip}")).unwrap_or_default();
         let Owner { network, container, ifname } = winner;
-        eprintln!(
+        libcni::log::warn(format_args!(
             "portmap: {protocol} port {host_port}{on} was held by {self}, and goes to network {network:?}, container \
              {container:?}, interface {ifname:?} now",
             network = network.as_str(),
             container = container.as_str(),
             ifname = ifname.as_str()
-        );
+        ));
     }
 }
 

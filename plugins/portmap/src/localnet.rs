@@ -37,7 +37,7 @@ pub fn ensure(host: &mut Netlink, pod: IpAddr) -> Result<(), Error> {
     let Some(key) = key(host, pod)? else { return Ok(()) };
     // Without nf_tables in the kernel it is as with the reference.
     if let Err(error) = guard() {
-        eprintln!("portmap: {error}");
+        libcni::log::warn(format_args!("portmap: {error}"));
     }
     match sysctl::set(host, &key, "1") {
         Err(error) => Err(Error::other("unable to enable route_localnet", error)),

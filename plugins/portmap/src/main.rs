@@ -7,6 +7,7 @@
 //!
 //! DEL removes the attachment's rules of both backends, and forgets UDP flows to the pod. The chains that all attachments share
 //! stay, as do `route_localnet` and its guard.
+#![deny(clippy::print_stderr)] // it panics where nobody reads: libcni::log::warn
 
 mod backend;
 mod conditions;
@@ -22,7 +23,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use hostnet::{Netlink, Owner, Undo, trial};
-use libcni::plugin::{self, Network, Plugin, Request};
+use libcni::plugin::{self, Network, Plugin, Request, log};
 use libcni::{Code, Error, Success};
 
 use crate::conf::Conf;
@@ -42,7 +43,7 @@ impl Plugin for Portmap {
         let owner = Owner::of(req);
         let forwards = pod::forwards(req, &owner, &result);
         if forwards.is_empty() {
-            eprintln!("portmap: {} has no address in prevResult: no port can lead to it", req.ifname());
+            log::warn(format_args!("portmap: {} has no address in prevResult: no port can lead to it", req.ifname()));
         }
         let pods: Vec<IpAddr> = forwards.iter().map(|forward| forward.pod.addr()).collect();
         // Versions before 0.3.0 cannot say every result: better now than when all is made.
@@ -115,7 +116,7 @@ fn prev_result(req: &Request<Conf>, missing: &str) -> Result<Success, Error> {
 /// Flows that are not forgotten end by themselves once their sender pauses: no reason to keep a pod from starting.
 fn note(forgotten: Result<(), hostnet::Error>) {
     if let Err(error) = forgotten {
-        eprintln!("portmap: failed to delete stale UDP conntrack entries: {error}");
+        log::warn(format_args!("portmap: failed to delete stale UDP conntrack entries: {error}"));
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! DEL removes the masquerade rules of either backend, the pair with all that hangs on it, and the lease. Forwarding
 //! stays: other pods use it. GC removes the same of attachments that are no more.
+#![deny(clippy::print_stderr)] // it panics where nobody reads: libcni::log::warn
 
 mod check;
 mod conf;

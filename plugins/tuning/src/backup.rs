@@ -56,7 +56,7 @@ impl Backup {
         };
         let read = json::from_slice(&text);
         if let Err(error) = &read {
-            eprintln!("tuning: the backup {} is useless: {error}", self.path.display());
+            libcni::log::warn(format_args!("tuning: the backup {} is useless: {error}", self.path.display()));
         }
         Ok(read.ok())
     }

@@ -7,6 +7,7 @@
 //!
 //! DEL sets the attributes back from the backup and removes it. Sysctls stay: they end with the namespace. GC removes
 //! backups of attachments that are no more.
+#![deny(clippy::print_stderr)] // it panics where nobody reads: libcni::log::warn
 
 mod allowlist;
 mod attributes;

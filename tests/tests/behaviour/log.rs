@@ -2,8 +2,10 @@
 //! README.md, "The log".
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tests::plugin::with_prev_result;
@@ -322,17 +324,115 @@ fn a_target_that_cannot_be_written_fails_no_call() {
 fn the_key_counts_more_than_the_variable_and_reaches_the_ipam_plugin() {
     let host = Host::new();
     let pods = [host.pod(), host.pod(), host.pod()];
+    // A configuration makes none here.
+    logging(&host, "loopback", FILE).version().success();
     let add = |key: Value, pod: &Pod| {
         let conf = with(&bridge_conf::v4(), json!({"log": key}));
         logging(&host, "bridge", "/var/lib/cni/other").add(&conf, pod, "eth0").success();
     };
     add(FILE.into(), &pods[0]);
-    assert_eq!(lines(&host).len(), 2);
+    assert_eq!(lines(&host).len(), 3);
     assert!(!host.store().join("other").exists());
     add("off".into(), &pods[1]);
     assert!(lines(&host).is_empty() && !host.store().join("other").exists());
     add(Value::Null, &pods[2]);
     assert_eq!(fs::read_to_string(host.store().join("other")).unwrap().lines().count(), 2);
+}
+
+/// Whoever may write a configuration (Multus reads it from Kubernetes) need not be somebody who may make files on the node:
+/// /etc/ld.so.preload and a file of cron mean something wherever they come from.
+#[test]
+fn a_configuration_makes_no_file_but_below_the_logs() {
+    let host = Host::new();
+    let pod = host.pod();
+    host.run("mount -t tmpfs -o mode=755 logs /var/log");
+    host.enter(|| {
+        fs::create_dir("/var/log/pods").unwrap();
+        fs::write("/var/log/other.log", "Nov 21 boot\n").unwrap();
+        symlink("/var/lib/cni", "/var/log/way").unwrap();
+        symlink("/var/lib/cni/new", "/var/log/link").unwrap();
+        fs::write("/var/lib/cni/empty", "").unwrap();
+    });
+    let before = host.state();
+    let add = |target: &str| {
+        let conf = json!({"cniVersion": "1.0.0", "name": "net", "type": "loopback", "log": target});
+        let outcome = host.plugin("loopback").add(&conf, &pod, "eth0");
+        outcome.success();
+        outcome
+    };
+    for (target, why) in [
+        ("/var/lib/cni/new", "a configuration makes logs below /var/log alone"),
+        ("/var/lib/cni/empty", "it is empty; a configuration begins logs below /var/log alone"),
+        ("/var/log/../lib/cni/new", "a configuration makes logs below /var/log alone"),
+        ("/var/log/pods/../../lib/cni/new", "a configuration makes logs below /var/log alone"),
+        ("/var/logs", "a configuration makes logs below /var/log alone"),
+        ("/var/log", "Is a directory"),
+        ("/var/log/", "Is a directory"),
+        ("/var/log/pods", "Is a directory"),
+        ("/var/log/missing/new", "No such file or directory"),
+        ("/var/log/way/new", "Not a directory"),
+        ("/var/log/link", "it is a symbolic link"),
+        ("/var/log/other.log", "not a log of ours"),
+    ] {
+        let outcome = add(target);
+        assert!(outcome.stderr.starts_with("log: ") && outcome.stderr.contains(why), "{target}: {outcome}");
+    }
+    host.state().assert_same(&before);
+    for target in ["/var/log/podwire.log", "/var/log/pods/net.log", "/var//log/./pods/net2.log"] {
+        for count in 1..=2 {
+            assert_eq!(add(target).stderr, "", "{target}");
+            let text = host.enter(|| fs::read_to_string(target)).unwrap();
+            assert_eq!(text.lines().count(), count, "{target}");
+        }
+        let mode = host.enter(|| fs::metadata(target)).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o600, "{target}");
+    }
+    // Elsewhere, what the node has begun.
+    logging(&host, "loopback", FILE).version().success();
+    assert_eq!(add(FILE).stderr, "");
+    assert_eq!(lines(&host).len(), 2);
+}
+
+/// An ADD with a runtime that does not read what plugins say.
+fn add_unheard(host: &Host, plugin: &Plugin<'_>, conf: &Value, pod: &Pod) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(plugin.program());
+    command.env("CNI_COMMAND", "ADD").env("CNI_CONTAINERID", pod.id()).env("CNI_NETNS", pod.path());
+    command.env("CNI_IFNAME", "eth0").env("CNI_PATH", plugin.program().parent().unwrap()).env("PODWIRE_LOG", FILE);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(writer);
+    host.enter(|| {
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    })
+}
+
+/// A warning is for whoever listens: `eprintln!` panicked, in the middle of the ADD, with nothing undone.
+#[test]
+fn a_warning_that_nobody_reads_fails_no_call() {
+    let host = Host::new();
+    // As in a container that is not privileged.
+    host.run("mount --bind /proc/sys /proc/sys");
+    host.run("mount -o remount,ro,bind /proc/sys");
+    let unreached = json!({"cniVersion": "1.0.0", "name": "net", "type": "portmap",
+        "prevResult": {"cniVersion": "1.0.0", "interfaces": [], "ips": []},
+        "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}});
+    for (name, conf, warning) in [
+        ("bridge", bridge_conf::layer2(), "may accept router advertisements"),
+        ("portmap", unreached, "no address in prevResult"),
+    ] {
+        let heard = logging(&host, name, FILE).add(&conf, &host.pod(), "eth0");
+        heard.success();
+        assert!(heard.stderr.contains(warning), "{name}: {heard}");
+        let output = add_unheard(&host, &host.plugin(name), &conf, &host.pod());
+        assert!(output.status.success(), "{name}: {output:?}");
+        let lines = lines(&host);
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        for line in lines {
+            assert!(line["notes"][0].as_str().is_some_and(|note| note.contains(warning)), "{name}: {line}");
+        }
+    }
 }
 
 /// The result is the same with a log and without, and without one there is none.

@@ -243,7 +243,7 @@ fn judge_value(document: &Document, path: &str, value: &Value, shape: Shape, who
         (Number, _) => "a number",
         (Text, _) => "a string",
         (List(_), _) => "a list",
-        (Target, _) => "an absolute path, \"journal\" or \"off\"",
+        (Target, _) => "an absolute path (of a new file: below /var/log), \"journal\" or \"off\"",
         (Texts, _) => "a string or a list of strings",
         (Shape::Object(_) | Table(_), _) => "an object",
     };

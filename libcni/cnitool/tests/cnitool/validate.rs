@@ -86,7 +86,7 @@ fn what_is_wrong_with_a_file() {
         ),
         (
             "\"log\"",
-            "error: \"plugins[0].log\" of loopback must be an absolute path, \"journal\" or \"off\"".into(),
+            "error: \"plugins[0].log\" of loopback must be an absolute path (of a new file: below /var/log), \"journal\" or \"off\"".into(),
             plugins(r#"{"type":"loopback","log":"var/log/podwire.log"}"#),
         ),
         (

@@ -2,7 +2,7 @@
 //!
 //! Off unless the environment (`PODWIRE_LOG`) or the configuration (the key `log`) names a target, and then free: no
 //! clock is read, nothing is allocated, no system call is made. The configuration wins, as it is nearer to the network:
-//! a node can log all calls and leave one network out (`"log": "off"`). A delegate inherits both, so an IPAM plugin
+//! a node can log all calls and leave one network out (`"log": "off"`); of files it makes those below /var/log alone. A delegate inherits both, so an IPAM plugin
 //! writes a line of its own; its `ppid` is the `pid` of who asked it.
 //!
 //! A log never fails a call: what is wrong with it goes to stderr, and the pod starts.
@@ -26,6 +26,7 @@ mod time;
 
 use std::cell::Cell;
 use std::ffi::OsString;
+use std::fmt;
 use std::io::Write;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -33,7 +34,7 @@ use serde_json::Value;
 
 use crate::types::{Error, Success, json};
 use line::Line;
-use target::Target;
+use target::{NamedBy, Target};
 
 /// Names the target in the environment.
 const VARIABLE: &str = "PODWIRE_LOG";
@@ -116,13 +117,25 @@ fn start(target: Target) {
 
 /// The log is the last to be read and the first to be broken: whoever looks for its lines looks here.
 fn complain(why: &str) {
-    let _ = writeln!(std::io::stderr(), "log: {why}");
+    say(format_args!("log: {why}"));
+}
+
+/// A line on stderr, in one write. That nobody reads it (`eprintln!` panics then) is no reason to fail.
+fn say(text: fmt::Arguments<'_>) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// Says on stderr, where the runtime's log has it, and in the line what did not fail the call and an operator should
+/// know. It never fails: not every runtime reads what plugins say.
+pub fn warn(text: fmt::Arguments<'_>) {
+    say(text);
+    note(|| text.to_string());
 }
 
 /// Starts the clock, if the environment names a target.
 pub(super) fn open(var: &dyn Fn(&str) -> Option<OsString>) {
     let Some(text) = var(VARIABLE) else { return };
-    match Target::of(&text) {
+    match Target::of(&text, NamedBy::Environment) {
         Ok(Some(target)) => start(target),
         Ok(None) => {}
         Err(why) => complain(&format!("{VARIABLE}: {why}")),
@@ -135,7 +148,7 @@ pub(super) fn configured(conf: &Value) {
     let Some(object) = conf.as_object() else { return };
     match json::get(object, KEY) {
         None | Some(Value::Null) => {}
-        Some(Value::String(text)) => match Target::of(text.as_ref()) {
+        Some(Value::String(text)) => match Target::of(text.as_ref(), NamedBy::Configuration) {
             Ok(Some(target)) if ON.get() => with(|call| call.target = target),
             Ok(Some(target)) => start(target),
             Ok(None) => ON.set(false),

@@ -149,7 +149,8 @@ fn the_configuration_counts_more_than_the_environment() {
     let log = ("PODWIRE_LOG", of_env.to_str().unwrap());
     let key = |value: &str| conf(&format!(r#","LOG":{value}"#));
     let named = key(&format!("{of_conf:?}"));
-    let count = || (lines(&of_env).len(), lines(&of_conf).len());
+    let count = || (lines(&of_env).len(), lines(&of_conf).len() - 1);
+    assert_eq!(run(&Stepper::default(), &[("PODWIRE_LOG", of_conf.to_str().unwrap())], &conf("")), 0);
     for (vars, stdin, expected) in [
         (&[log][..], named.clone(), (0, 1)),
         (&[], named, (0, 2)),
@@ -183,6 +184,23 @@ fn what_is_not_a_log_is_left_alone_and_the_call_succeeds() {
     assert_eq!(fs::read_to_string(path("list")).unwrap(), r#"{"cniVersion":"1.0.0"}"#);
     assert_eq!(fs::read_to_string(path("short")).unwrap(), "{");
     assert!(!path("elsewhere").exists() && !path("missing").exists());
+}
+
+/// Whoever may write a configuration need not be somebody who may make files on the node.
+#[test]
+fn a_configuration_makes_no_file_but_below_the_logs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let name =
+        |path: &str| assert_eq!(run(&Stepper::default(), &[], &conf(&format!(r#","log":{path:?}"#))), 0, "{path}");
+    fs::write(path("empty"), "").unwrap();
+    assert_eq!(run(&Stepper::default(), &[("PODWIRE_LOG", &path("log"))], &conf("")), 0);
+    name(&path("new"));
+    name(&path("empty"));
+    name(&path("log"));
+    name(&format!("/var/log/../..{}", path("up")));
+    assert!(!Path::new(&path("new")).exists() && !Path::new(&path("up")).exists());
+    assert_eq!((lines(Path::new(&path("empty"))).len(), lines(Path::new(&path("log"))).len()), (0, 2));
 }
 
 /// What a line looks like to somebody who reads the journal.
