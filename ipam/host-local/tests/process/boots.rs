@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 use serde_json::{Value, json};
 
 use crate::machine::{Machine, date, long_ago};
@@ -251,6 +252,52 @@ fn without_stamps_a_container_that_returned_keeps_its_address() {
     assert_eq!(machine.add("a1", &conf).addresses(), ["10.213.47.3"]);
     assert_eq!(machine.fill("b", &conf).len(), 4, "the others are old by their time");
     machine.call("CHECK", "a1", &conf).succeeded();
+}
+
+/// The name of the attribute, as it is on every node.
+const STAMP: &str = "user.podwire.boot";
+
+/// The old stamp says that it is of an earlier boot, and cannot be replaced: no room for two at once.
+#[test]
+fn a_stamp_that_cannot_be_renewed_does_not_give_the_address_away() {
+    let (node, conf, mut machine) = five();
+    with_file_system(&node, "tmpfs");
+    machine.fill("a", &conf);
+    machine.reboot();
+    mount(Some("none"), node.data_dir(), Some("tmpfs"), MsFlags::MS_REMOUNT, Some("nr_inodes=64")).unwrap();
+    let crowd: Vec<PathBuf> = (0..64).map(|n| node.data_dir().join(format!("crowd{n}"))).collect();
+    let made = crowd.iter().take_while(|path| fs::write(path, "").is_ok()).count();
+    assert!(made < crowd.len());
+    let mut attributes = 0;
+    while lsetxattr(&crowd[0], format!("user.{attributes}"), b"x", XattrFlags::empty()).is_ok() {
+        attributes += 1;
+    }
+    assert_eq!(machine.add("a1", &conf).addresses(), ["10.213.47.3"]);
+    crowd.iter().take(made).for_each(|path| fs::remove_file(path).unwrap());
+    assert!(!machine.ask("b", "10.213.47.3", &conf).ok);
+    assert_eq!(machine.fill("b", &conf).len(), 4);
+    machine.call("CHECK", "a1", &conf).succeeded();
+}
+
+/// Of a build that says more, or more than is read.
+#[test]
+fn a_stamp_that_cannot_be_read_holds() {
+    let (node, conf, machine) = five();
+    machine.fill("a", &conf);
+    date(&node, long_ago());
+    let stamps = [b"lost 00000000-0000-4000-8000-000000000009".to_vec(), vec![b'x'; 200], vec![0xff], Vec::new()];
+    for (address, stamp) in ALL_FIVE.iter().zip(&stamps) {
+        lsetxattr(node.leases().join(address), STAMP, stamp, XattrFlags::empty()).unwrap();
+    }
+    assert_eq!(machine.add("b", &conf).error().0, 999);
+    // Nor is it replaced by one that says less.
+    fs::remove_file(node.leases().join(".owners")).unwrap();
+    assert_eq!(machine.add("b", &conf).error().0, 999);
+    for (address, stamp) in ALL_FIVE.iter().zip(&stamps) {
+        let mut value = [0; 256];
+        let length = lgetxattr(node.leases().join(address), STAMP, &mut value).unwrap();
+        assert_eq!(&value[..length], stamp);
+    }
 }
 
 /// `dataDir` in memory: nothing is there after a real reboot, and what is there is judged as elsewhere.
