@@ -52,7 +52,7 @@ impl Store {
         let mut living = None;
         let is_old = |addr: &IpAddr| {
             self.boot.age(&self.dir_file, &self.dir.join(addr.to_string())) == Age::EarlierBoot
-                && !living.get_or_insert_with(living::addresses).contains(addr)
+                && living.get_or_insert_with(living::addresses).as_ref().is_some_and(|living| !living.contains(addr))
         };
         let mut candidates = candidates;
         candidates.find(is_old)

@@ -321,6 +321,41 @@ impl Drop for Living {
     }
 }
 
+/// One mount in the machine that is not UTF-8 must not hide the namespaces that nothing but a mount keeps.
+#[test]
+fn a_living_namespace_is_found_beside_a_mount_of_any_name() {
+    let (_node, conf, mut machine) = five();
+    machine.add("a", &conf).succeeded();
+    machine.reboot();
+    let namespace = machine.directory().join("name space");
+    fs::write(&namespace, "").unwrap();
+    let place = format!("'{}'", namespace.display());
+    let strange = machine.directory().display().to_string();
+    machine.twist(&format!(
+        "d={strange}/$(printf '\\377'); mkdir -p \"$d\"; mount -t tmpfs none \"$d\"
+        unshare --net={place} ip address add 10.213.47.2/32 dev lo"
+    ));
+    assert!(!machine.ask("c", "10.213.47.2", &conf).ok);
+    machine.twist("");
+    machine.ask("c", "10.213.47.2", &conf).succeeded();
+}
+
+/// Where a namespace cannot be read, any address may be in it.
+#[test]
+fn what_cannot_be_read_is_living() {
+    let (_node, conf, mut machine) = five();
+    machine.fill("a", &conf);
+    machine.reboot();
+    let namespace = machine.directory().join("namespace");
+    fs::write(&namespace, "").unwrap();
+    let mounted = format!("unshare --net={} true", namespace.display());
+    let denied = format!("exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin {}", crate::node::OURS);
+    machine.twist(&format!("{mounted}\n{denied}"));
+    assert_eq!(machine.add("b", &conf).error().0, 999);
+    machine.twist(&mounted);
+    machine.add("b", &conf).succeeded();
+}
+
 /// A pod that was brought back without an ADD (CRIU).
 #[test]
 fn an_address_that_a_living_namespace_has_is_not_given() {
