@@ -126,9 +126,10 @@ impl Boot {
     pub fn age(&self, directory: &File, path: &Path) -> Age {
         let Some(id) = &self.id else { return Age::Unknown };
         match stamp::get(path) {
-            Some(Stamp { boot, .. }) if boot != *id => self.earlier_if(|| true, directory),
-            Some(Stamp { made: true, .. }) => Age::ThisBoot,
-            _ => self.earlier_if(|| self.is_before_start(path), directory),
+            Err(_) => Age::Unknown,
+            Ok(Some(Stamp { boot, .. })) if boot != *id => self.earlier_if(|| true, directory),
+            Ok(Some(Stamp { made: true, .. })) => Age::ThisBoot,
+            Ok(_) => self.earlier_if(|| self.is_before_start(path), directory),
         }
     }
 

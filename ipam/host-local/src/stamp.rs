@@ -7,8 +7,8 @@
 
 use std::path::Path;
 
-use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
-use rustix::io;
+use rustix::fs::{XattrFlags, lgetxattr, lremovexattr, lsetxattr};
+use rustix::io::{self, Errno};
 
 use crate::boot::BootId;
 
@@ -48,12 +48,18 @@ impl Stamp {
     }
 }
 
-/// A lease's stamp. `None`: it has none that can be read.
-#[must_use]
-pub fn get(path: &Path) -> Option<Stamp> {
+/// A lease's stamp. `None`: it has none.
+///
+/// # Errors
+/// It cannot be read, or is none of this build's: what it says is unknown, and might be that the lease is of this boot.
+pub fn get(path: &Path) -> io::Result<Option<Stamp>> {
     let mut value = [0; 64];
-    let length = lgetxattr(path, NAME, &mut value).ok()?;
-    Stamp::parse(str::from_utf8(value.get(..length)?).ok()?)
+    let length = match lgetxattr(path, NAME, &mut value) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
+        length => length?,
+    };
+    let text = value.get(..length).and_then(|value| str::from_utf8(value).ok());
+    text.and_then(Stamp::parse).map(Some).ok_or(Errno::ILSEQ)
 }
 
 /// Gives a lease a stamp, in the place of any that it has.
@@ -63,4 +69,15 @@ pub fn get(path: &Path) -> Option<Stamp> {
 pub fn set(path: &Path, stamp: &Stamp) -> io::Result<()> {
     let what = if stamp.made { "made" } else { "seen" };
     lsetxattr(path, NAME, format!("{what} {}", stamp.boot).as_bytes(), XattrFlags::empty())
+}
+
+/// Takes a lease's stamp away; one that has none is fine.
+///
+/// # Errors
+/// The file cannot be changed.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match lremovexattr(path, NAME) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        removed => removed,
+    }
 }

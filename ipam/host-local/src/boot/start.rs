@@ -37,7 +37,7 @@ pub(super) fn earliest() -> Option<SystemTime> {
     let is_sysfs = rustix::fs::statfs("/sys").is_ok_and(|kind| kind.f_type == SYSFS);
     let sys = if is_sysfs { oldest_time(Path::new("/sys")) } else { None }?;
     let devices = fs::metadata("/dev").and_then(|dev| dev.created()).ok();
-    let namespaces = living::namespace_mounts().into_iter().filter_map(|mount| oldest_time(&mount));
+    let namespaces = living::namespace_mounts().ok()?.into_iter().filter_map(|mount| oldest_time(&mount));
     let others = namespaces.chain(devices).chain(oldest_time(Path::new("/proc")));
     Some(others.fold(computed.min(sys), SystemTime::min))
 }

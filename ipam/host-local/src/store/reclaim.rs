@@ -52,7 +52,7 @@ impl Store {
         let mut living = None;
         let is_old = |addr: &IpAddr| {
             self.boot.age(&self.dir_file, &self.dir.join(addr.to_string())) == Age::EarlierBoot
-                && !living.get_or_insert_with(living::addresses).contains(addr)
+                && living.get_or_insert_with(living::addresses).as_ref().is_some_and(|living| !living.contains(addr))
         };
         let mut candidates = candidates;
         candidates.find(is_old)
@@ -79,20 +79,27 @@ impl Store {
         let path = self.dir.join(addr.to_string());
         let Some(boot) = self.boot.id() else { return Ok(()) };
         let made = Stamp::made(boot);
-        if stamp::get(&path).is_some_and(|stamp| stamp == made) {
+        if stamp::get(&path).is_ok_and(|stamp| stamp.as_ref() == Some(&made)) {
             return Ok(());
         }
         let now = FileTimes::new().set_modified(SystemTime::now());
         let touched = File::options().write(true).open(&path).and_then(|lease| lease.set_times(now));
         touched.map_err(StoreError::io("renew", &path))?;
-        let _ = stamp::set(&path, &made);
-        Ok(())
+        if stamp::set(&path, &made).is_ok() {
+            return Ok(());
+        }
+        // A stamp of another boot would outrank the time, and give the address away.
+        match stamp::get(&path) {
+            Ok(None) => Ok(()),
+            Ok(Some(stamp)) if stamp.boot == *boot => Ok(()),
+            _ => stamp::remove(&path).map_err(|error| StoreError::io("renew", &path)(error.into())),
+        }
     }
 
     /// Gives a lease that has no stamp one that says that it was there in this boot.
     pub(super) fn note_seen(&self, path: &Path) {
         let Some(boot) = self.boot.id() else { return };
-        if stamp::get(path).is_none() {
+        if matches!(stamp::get(path), Ok(None)) {
             let _ = stamp::set(path, &Stamp::seen(boot));
         }
     }

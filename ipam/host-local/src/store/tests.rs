@@ -126,5 +126,5 @@ fn leases_for_tools() {
     );
     assert!(all.iter().all(|entry| entry.written.elapsed().unwrap() < Duration::from_secs(60)));
     assert!(dir.path().join("10.1.2.4").exists(), "to look is not to change");
-    assert_eq!(stamp::get(&dir.path().join("10.1.2.2")), None);
+    assert_eq!(stamp::get(&dir.path().join("10.1.2.2")), Ok(None));
 }

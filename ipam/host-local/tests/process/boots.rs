@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 use serde_json::{Value, json};
 
 use crate::machine::{Machine, date, long_ago};
@@ -253,6 +254,52 @@ fn without_stamps_a_container_that_returned_keeps_its_address() {
     machine.call("CHECK", "a1", &conf).succeeded();
 }
 
+/// The name of the attribute, as it is on every node.
+const STAMP: &str = "user.podwire.boot";
+
+/// The old stamp says that it is of an earlier boot, and cannot be replaced: no room for two at once.
+#[test]
+fn a_stamp_that_cannot_be_renewed_does_not_give_the_address_away() {
+    let (node, conf, mut machine) = five();
+    with_file_system(&node, "tmpfs");
+    machine.fill("a", &conf);
+    machine.reboot();
+    mount(Some("none"), node.data_dir(), Some("tmpfs"), MsFlags::MS_REMOUNT, Some("nr_inodes=64")).unwrap();
+    let crowd: Vec<PathBuf> = (0..64).map(|n| node.data_dir().join(format!("crowd{n}"))).collect();
+    let made = crowd.iter().take_while(|path| fs::write(path, "").is_ok()).count();
+    assert!(made < crowd.len());
+    let mut attributes = 0;
+    while lsetxattr(&crowd[0], format!("user.{attributes}"), b"x", XattrFlags::empty()).is_ok() {
+        attributes += 1;
+    }
+    assert_eq!(machine.add("a1", &conf).addresses(), ["10.213.47.3"]);
+    crowd.iter().take(made).for_each(|path| fs::remove_file(path).unwrap());
+    assert!(!machine.ask("b", "10.213.47.3", &conf).ok);
+    assert_eq!(machine.fill("b", &conf).len(), 4);
+    machine.call("CHECK", "a1", &conf).succeeded();
+}
+
+/// Of a build that says more, or more than is read.
+#[test]
+fn a_stamp_that_cannot_be_read_holds() {
+    let (node, conf, machine) = five();
+    machine.fill("a", &conf);
+    date(&node, long_ago());
+    let stamps = [b"lost 00000000-0000-4000-8000-000000000009".to_vec(), vec![b'x'; 200], vec![0xff], Vec::new()];
+    for (address, stamp) in ALL_FIVE.iter().zip(&stamps) {
+        lsetxattr(node.leases().join(address), STAMP, stamp, XattrFlags::empty()).unwrap();
+    }
+    assert_eq!(machine.add("b", &conf).error().0, 999);
+    // Nor is it replaced by one that says less.
+    fs::remove_file(node.leases().join(".owners")).unwrap();
+    assert_eq!(machine.add("b", &conf).error().0, 999);
+    for (address, stamp) in ALL_FIVE.iter().zip(&stamps) {
+        let mut value = [0; 256];
+        let length = lgetxattr(node.leases().join(address), STAMP, &mut value).unwrap();
+        assert_eq!(&value[..length], stamp);
+    }
+}
+
 /// `dataDir` in memory: nothing is there after a real reboot, and what is there is judged as elsewhere.
 #[test]
 fn in_memory() {
@@ -272,6 +319,41 @@ impl Drop for Living {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
+}
+
+/// One mount in the machine that is not UTF-8 must not hide the namespaces that nothing but a mount keeps.
+#[test]
+fn a_living_namespace_is_found_beside_a_mount_of_any_name() {
+    let (_node, conf, mut machine) = five();
+    machine.add("a", &conf).succeeded();
+    machine.reboot();
+    let namespace = machine.directory().join("name space");
+    fs::write(&namespace, "").unwrap();
+    let place = format!("'{}'", namespace.display());
+    let strange = machine.directory().display().to_string();
+    machine.twist(&format!(
+        "d={strange}/$(printf '\\377'); mkdir -p \"$d\"; mount -t tmpfs none \"$d\"
+        unshare --net={place} ip address add 10.213.47.2/32 dev lo"
+    ));
+    assert!(!machine.ask("c", "10.213.47.2", &conf).ok);
+    machine.twist("");
+    machine.ask("c", "10.213.47.2", &conf).succeeded();
+}
+
+/// Where a namespace cannot be read, any address may be in it.
+#[test]
+fn what_cannot_be_read_is_living() {
+    let (_node, conf, mut machine) = five();
+    machine.fill("a", &conf);
+    machine.reboot();
+    let namespace = machine.directory().join("namespace");
+    fs::write(&namespace, "").unwrap();
+    let mounted = format!("unshare --net={} true", namespace.display());
+    let denied = format!("exec setpriv --bounding-set -sys_admin --inh-caps -sys_admin {}", crate::node::OURS);
+    machine.twist(&format!("{mounted}\n{denied}"));
+    assert_eq!(machine.add("b", &conf).error().0, 999);
+    machine.twist(&mounted);
+    machine.add("b", &conf).succeeded();
 }
 
 /// A pod that was brought back without an ADD (CRIU).
