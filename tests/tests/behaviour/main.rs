@@ -46,9 +46,11 @@ mod cnitool_doctor;
 mod cnitool_doctor_broken;
 #[cfg(test)]
 mod cnitool_doctor_killed;
+#[cfg(test)]
 mod cnitool_doctor_others;
 #[cfg(test)]
 mod cnitool_gc;
+#[cfg(test)]
 mod cnitool_gc_living;
 #[cfg(test)]
 mod cnitool_ipam;
