@@ -49,7 +49,7 @@ fn a_sysctl_of_somebody_else() {
 fn a_link_of_somebody_else() {
     let node = Node::new(&network("nftables", &DUAL[..1]));
     let doctor = start_and_wait(&node);
-    node.host.run("ip link add theirs type dummy");
+    node.host.run("ip link add theirs type bridge");
     let said = interrupt(doctor);
     assert_eq!(node.host.sysctl("net/ipv4/ip_forward"), "1", "{said}");
     assert!(said.contains("it stays") && said.contains("theirs"), "{said}");

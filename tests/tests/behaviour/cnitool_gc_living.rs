@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tests::Host;
 use tests::bins;
 use tests::plugin::Cnitool;
-use tests::{Host, Pod};
 
 use crate::cnitool_gc::{directory, kill};
 
@@ -43,8 +43,21 @@ fn chain_script(directory: &TempDir, list: &Value) {
     fs::write(directory.path().join("a.conflist"), list.to_string()).unwrap();
 }
 
-fn forget(host: &Host, pod: &Pod) {
-    fs::remove_file(host.store().join(format!("results/a-{}-eth0", pod.id()))).unwrap();
+/// The attachments that cnitool remembers, by their containers' ids, in order, with their entries.
+fn remembered(host: &Host) -> Vec<(String, PathBuf)> {
+    let files = fs::read_dir(host.store().join("results")).unwrap().map(|file| file.unwrap().path());
+    let of = |file: &PathBuf| {
+        let name = file.file_name()?.to_str()?.strip_prefix("a-")?.strip_suffix("-eth0")?;
+        Some((name.to_owned(), file.clone()))
+    };
+    let mut found: Vec<_> = files.filter_map(|file| of(&file)).collect();
+    found.sort();
+    found
+}
+
+fn forget(host: &Host, known: &[(String, PathBuf)]) {
+    let newest = remembered(host).into_iter().find(|entry| !known.contains(entry)).unwrap();
+    fs::remove_file(newest.1).unwrap();
 }
 
 /// The name of a namespace is given again, to a pod whose link says not whose it is. DEL of the one that is gone was handed
@@ -61,9 +74,10 @@ fn a_path_that_is_anothers_now_is_not_handed_to_del() {
             let cnitool = host.cnitool(directory.path());
             let mut pods = [host.pod(), host.pod()];
             cnitool.call("add", "a", &pods[0]).success();
+            let known = remembered(&host);
             cnitool.clone().env("CNI_PATH", reference.display()).call("add", "a", &pods[1]).success();
             // The second command detaches whatever is remembered.
-            forget(&host, &pods[1]);
+            forget(&host, &known);
             kill(&host, &mut pods[0]);
             host.run(&format!("touch {}", pods[0].path().display()));
             host.run(&format!("mount --bind {} {}", pods[1].path().display(), pods[0].path().display()));
@@ -114,23 +128,23 @@ fn each_is_judged_when_its_turn_comes() {
     for pod in &pods {
         cnitool.call("add", "a", pod).success();
     }
-    pods.sort_by_key(Pod::id);
+    let ids: Vec<String> = remembered(&host).into_iter().map(|(id, _)| id).collect();
     let shown = host.ip("link show");
     let mut aliases = shown.as_array().unwrap().iter().filter_map(|link| link["ifalias"].as_str());
-    let alias = aliases.find(|alias| alias.contains(&pods[1].id())).unwrap();
+    let alias = aliases.find(|alias| alias.contains(&ids[1])).unwrap();
     for pod in &mut pods {
         kill(&host, pod);
     }
     let programs = TempDir::new().unwrap();
     let script = format!(
         "[ $CNI_COMMAND = DEL ] && [ $CNI_CONTAINERID = {} ] && ip link add again type veth && ip link set again alias '{alias}'\nexit 0",
-        pods[0].id()
+        ids[0]
     );
     let cnitool = with_script(&cnitool, programs.path(), &script);
     chain_script(&directory, &network(3));
     let report = cnitool.run(&["gc", "a", "--json"]).success();
     let detached = report["networks"][0]["detach"].as_array().unwrap();
-    assert!(detached.len() == 1 && detached[0]["container"] == pods[0].id(), "{report}");
+    assert!(detached.len() == 1 && detached[0]["container"] == ids[0], "{report}");
     assert!(host.link("again").is_some());
     assert_eq!(leases(&host).len(), 1);
 }
@@ -202,10 +216,13 @@ fn a_lease_in_no_known_form_is_kept() {
     let file = host.store().join("networks/a/10.79.7.2");
     let text = fs::read_to_string(&file).unwrap();
     for edited in [text.replace("\r\n", "\n"), format!("{text}\r\nmore"), text.replace("\r\n", "\r\n ")] {
+        // A new file, as an editor makes one: a change in place is not noticed.
+        fs::remove_file(&file).unwrap();
         fs::write(&file, &edited).unwrap();
         cnitool.run(&["gc", "a"]).success_text();
         assert_eq!(leases(&host), ["10.79.7.2"], "{edited:?}");
     }
+    fs::remove_file(&file).unwrap();
     fs::write(&file, text).unwrap();
     cnitool.call("del", "a", &pod).success();
     assert_eq!(leases(&host), [""; 0]);
