@@ -5,7 +5,9 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-const ANSWER: &str = r#"{"cniVersion":"1.1.0","supportedVersions":["0.3.1","0.4.0","1.0.0","1.1.0"]}"#;
+/// Of a plugin that may be asked what it would do.
+const ANSWER: &str =
+    r#"{"cniVersion":"1.1.0","supportedVersions":["0.3.1","0.4.0","1.0.0","1.1.0"],"podwireDryRun":true}"#;
 pub const RESULT: &str = r#"{"cniVersion":"1.0.0","ips":[{"address":"10.1.2.3/24"}]}"#;
 
 /// A directory with configurations, plugins, a cache, and the log of the plugins' calls.
