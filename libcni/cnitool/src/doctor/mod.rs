@@ -130,8 +130,18 @@ fn examine(
     }
     stop.unless()?;
     let (facts, before) = (&facts, &before);
-    let mut trial =
-        Trial { host, runtime, list, facts, before, records, pods: Vec::new(), ids: Vec::new(), switched: Vec::new() };
+    let mut trial = Trial {
+        host,
+        runtime,
+        list,
+        facts,
+        before,
+        records,
+        pods: Vec::new(),
+        ids: Vec::new(),
+        switched: Vec::new(),
+        made: None,
+    };
     let asked = probes::run(&mut trial, targets, stop, report);
     trial.end(report);
     asked.and_then(|()| stop.unless())

@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 /// Where the notes are.
 const DIRECTORY: &str = "/run/podwire-doctor";
 
+/// What the name of a note ends with that is not written to its end.
+const UNFINISHED: &str = ".new";
+
 /// A temporary pod, and what its network makes with its first pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
@@ -24,10 +27,23 @@ pub struct Record {
     /// The bridge, and the interface with the gateway's address, if they were not there before.
     pub bridge: Option<String>,
     pub gateway_link: Option<String>,
+    /// Those that the ADD has made; unknown until it has ended.
+    pub made: Option<Made>,
     /// Whether the node forwarded IPv4, IPv6.
     pub forwarding: [bool; 2],
     /// The configuration, for when its file is gone.
     pub config: String,
+}
+
+/// The bridge that an ADD has made: that one, and none that has its name later.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Made {
+    /// The boot and the network namespace that the numbers are of.
+    pub place: String,
+    pub bridge: u32,
+    pub gateway_link: Option<u32>,
+    /// Of both, directly after the ADD.
+    pub addresses: Vec<String>,
 }
 
 /// The notes of this node, held by us alone.
@@ -68,10 +84,16 @@ impl Records {
         let text = json!({
             "network": record.network, "bridge": record.bridge, "gatewayLink": record.gateway_link,
             "forwarding": record.forwarding, "config": record.config,
+            "made": record.made.as_ref().map(|made| json!({
+                "place": made.place, "bridge": made.bridge, "gatewayLink": made.gateway_link, "addresses": made.addresses,
+            })),
         });
+        // Beside it first: a note that is there is not lost while it is written anew.
+        let beside = path(&format!("{}{UNFINISHED}", record.container));
         let mut file = fs::OpenOptions::new();
-        let file = file.write(true).create(true).truncate(true).mode(0o600).open(path(&record.container));
+        let file = file.write(true).create(true).truncate(true).mode(0o600).open(&beside);
         let written = file.and_then(|mut file| io::Write::write_all(&mut file, text.to_string().as_bytes()));
+        let written = written.and_then(|()| fs::rename(&beside, path(&record.container)));
         written.map_err(|error| failed("write to", &error))
     }
 
@@ -86,6 +108,10 @@ impl Records {
         let mut records = Vec::new();
         for entry in entries.flatten() {
             let container = entry.file_name().to_string_lossy().into_owned();
+            if container.ends_with(UNFINISHED) {
+                self.remove(&container);
+                continue;
+            }
             match fs::read(entry.path()).ok().and_then(|text| read(container.clone(), &text)) {
                 Some(record) => records.push(record),
                 None => self.remove(&container),
@@ -117,7 +143,19 @@ fn read(container: String, text: &[u8]) -> Option<Record> {
         network: text(&object, "network")?,
         bridge: text(&object, "bridge"),
         gateway_link: text(&object, "gatewayLink"),
+        made: object.get("made").and_then(Value::as_object).and_then(made),
         forwarding: forwarding.try_into().ok()?,
         config: text(&object, "config")?,
+    })
+}
+
+fn made(object: &Object) -> Option<Made> {
+    let number = |key: &str| object.get(key).and_then(Value::as_u64).and_then(|number| number.try_into().ok());
+    let addresses = object.get("addresses")?.as_array()?.iter().filter_map(Value::as_str);
+    Some(Made {
+        place: object.get("place")?.as_str()?.to_owned(),
+        bridge: number("bridge")?,
+        gateway_link: number("gatewayLink"),
+        addresses: addresses.map(str::to_owned).collect(),
     })
 }
