@@ -11,9 +11,13 @@ use tests::{bins, namespace};
 use crate::cnitool_doctor::{DUAL, Node, network, unchanged};
 
 pub fn start(node: &Node) -> Child {
+    start_with(node, &[])
+}
+
+pub fn start_with(node: &Node, arguments: &[&str]) -> Child {
     let directory = bins::directory();
     let mut command = Command::new(directory.join("cnitool"));
-    command.arg("doctor").env_clear().env("PATH", namespace::PATH);
+    command.arg("doctor").args(arguments).env_clear().env("PATH", namespace::PATH);
     command.env("CNI_PATH", &directory).env("NETCONFPATH", node.conf_dir());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     node.host.enter(|| command.spawn().unwrap())

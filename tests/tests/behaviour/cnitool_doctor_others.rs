@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::cnitool_doctor::{DUAL, Node, network};
-use crate::cnitool_doctor_killed::{signal, start, wait_for_pod};
+use crate::cnitool_doctor_killed::{signal, start, start_with, wait_for_pod};
 
 /// A doctor that waits for an answer of a silent internet: its first pod is there.
 fn start_and_wait(node: &Node) -> Child {
@@ -119,4 +119,22 @@ fn a_bridge_of_somebody_else_after_a_kill() {
     let (verdict, said) = report.of("leftovers");
     assert!(verdict == "warn" && said.contains("cni0: somebody else has made it"), "{verdict}: {said}");
     assert_eq!(index(&node), theirs, "{:#}", report.0);
+}
+
+/// Two nodes here, each with a /run of its own; a node and a container that sees the node's cache elsewhere.
+#[test]
+fn another_doctor_with_the_same_cache() {
+    let cache = tempfile::tempdir().unwrap();
+    let arguments = ["--cache-dir", cache.path().to_str().unwrap()];
+    let nodes = [(), ()].map(|()| Node::new(&network("nftables", &DUAL[..1])));
+    nodes[0].internet.run("ip link set eth0 down");
+    let doctor = wait(&nodes[0], start_with(&nodes[0], &arguments), cache.path());
+    let outcome = nodes[1].run(&arguments);
+    assert_eq!(outcome.status, Some(2), "{outcome}");
+    let busy = format!("it holds {}", cache.path().display());
+    assert!(outcome.stderr.contains("another cnitool doctor") && outcome.stderr.contains(&busy), "{outcome}");
+    assert_ne!(remembered(cache.path()), 0, "its pods are taken away");
+    interrupt(doctor);
+    nodes[1].run(&arguments);
+    assert_eq!(remembered(cache.path()), 0);
 }

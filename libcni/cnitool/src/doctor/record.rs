@@ -2,9 +2,10 @@
 //! left is found by the next one. In /run, because a reboot takes pods and bridges with it.
 //!
 //! The directory is also the lock: there is one doctor on a node, or each would take the other's pods for leftovers and
-//! its links for a change.
+//! its links for a change. So is the cache: what is remembered there of pods with our names is deleted as well, and a doctor
+//! in a container may see the node's cache with a /run of its own.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -46,9 +47,10 @@ pub struct Made {
     pub addresses: Vec<String>,
 }
 
-/// The notes of this node, held by us alone.
+/// The notes of this node and the cache, held by us alone.
 pub struct Records {
     directory: File,
+    _cache: File,
 }
 
 fn failed(what: &str, error: &io::Error) -> Error {
@@ -56,27 +58,13 @@ fn failed(what: &str, error: &io::Error) -> Error {
 }
 
 impl Records {
-    /// Takes the notes; made where there are none.
+    /// Takes the notes and the cache; made where there are none.
     ///
     /// # Errors
     /// Another doctor is at work.
-    pub fn take() -> Result<Self, Error> {
-        loop {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(DIRECTORY);
-            made.map_err(|error| failed("create", &error))?;
-            let directory = File::open(DIRECTORY).map_err(|error| failed("open", &error))?;
-            if directory.try_lock().is_err() {
-                let busy = Error::new(Code::TRY_AGAIN_LATER, "another cnitool doctor is at work on this node");
-                return Err(busy.with_details(format!("it holds {DIRECTORY}")));
-            }
-            // Its last owner may have removed it in between: then what we hold is nowhere.
-            let (ours, there) = (directory.metadata(), fs::metadata(DIRECTORY));
-            if let (Ok(ours), Ok(there)) = (ours, there)
-                && ours.ino() == there.ino()
-            {
-                return Ok(Self { directory });
-            }
-        }
+    pub fn take(cache: &Path) -> Result<Self, Error> {
+        let cache = hold(cache)?;
+        Ok(Self { directory: hold(Path::new(DIRECTORY))?, _cache: cache })
     }
 
     /// Notes a pod.
@@ -127,6 +115,30 @@ impl Drop for Records {
         // Not if there are notes in it. Whoever opened it meanwhile sees that it is gone.
         let _ = fs::remove_dir(DIRECTORY);
         let _ = self.directory.unlock();
+    }
+}
+
+/// Locks a directory, made where there is none.
+fn hold(path: &Path) -> Result<File, Error> {
+    let shown = path.display();
+    let failed =
+        |what: &str, error: &io::Error| Error::new(Code::IO_FAILURE, format!("failed to {what} {shown}: {error}"));
+    loop {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| failed("create", &error))?;
+        let directory = File::open(path).map_err(|error| failed("open", &error))?;
+        // NFS locks no directory: there, the other of the two has to do.
+        if matches!(directory.try_lock(), Err(TryLockError::WouldBlock)) {
+            let busy = Error::new(Code::TRY_AGAIN_LATER, "another cnitool doctor is at work on this node");
+            return Err(busy.with_details(format!("it holds {shown}")));
+        }
+        // Its last owner may have removed it in between: then what we hold is nowhere.
+        let (ours, there) = (directory.metadata(), fs::metadata(path));
+        if let (Ok(ours), Ok(there)) = (ours, there)
+            && (ours.dev(), ours.ino()) == (there.dev(), there.ino())
+        {
+            return Ok(directory);
+        }
     }
 }
 
