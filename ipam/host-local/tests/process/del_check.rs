@@ -150,12 +150,17 @@ fn gc_keeps_what_is_valid() {
         add(id, &conf).succeeded();
     }
     node.write("10.1.2.20", "old");
+    // Of before 2018, without an interface: kept while any interface of the container is valid.
     node.write("10.1.2.21", "b");
+    node.write("10.1.2.22", "d");
     call(OURS, "GC", "", &conf).succeeded();
-    assert_eq!(node.addresses().len(), 5, "the runtime did not say what is valid");
-    conf["cni.dev/valid-attachments"] = json!([{ "containerID": "b", "ifname": "eth0" }]);
+    assert_eq!(node.addresses().len(), 6, "the runtime did not say what is valid");
+    conf["cni.dev/valid-attachments"] = json!([
+        { "containerID": "b", "ifname": "eth0" }, { "containerID": "d", "ifname": "net1" }, { "containerID": "a", "ifname": "net1" }
+    ]);
     call(OURS, "GC", "", &conf).succeeded();
-    assert_eq!(node.addresses(), ["10.1.2.3".parse().unwrap(), "10.1.2.21".parse().unwrap()].into());
+    let kept = ["10.1.2.3", "10.1.2.21", "10.1.2.22"].map(|address| address.parse().unwrap());
+    assert_eq!(node.addresses(), kept.into(), "a has another interface by now");
     assert!(node.sealed());
     check("b", &conf).succeeded();
     assert!(!check("a", &conf).ok);
