@@ -3,8 +3,9 @@
 //! It makes no kernel object. ADD reserves one address of every range set, by a file
 //! `<dataDir>/<network>/<address>` that names the container and its interface; DEL removes the files of that
 //! pair. Everything is done under one lock, which is the reference's: both suites may work on the same
-//! directory at the same time, and each understands what the other left. Nothing is changed for a caller that is gone: when
-//! bridge is killed while host-local waits for the lock, the DEL that follows may have been under it first.
+//! directory at the same time, and each understands what the other left. Nothing is reserved for a caller that is gone: when
+//! bridge is killed while host-local waits for the lock, the DEL that follows may have been under it first. Nor does GC go on
+//! then: pods that its list does not name may have come since. A DEL does: the attachment is to go, whoever hears of it.
 //!
 //! - [`conf`]: the keys and the rules between them.
 //! - [`range`]: the arithmetic of ranges.
@@ -56,10 +57,7 @@ impl Plugin for HostLocal {
 
     fn del(&self, req: &Request<HostLocalConf>) -> Result<(), Error> {
         match Store::open_existing(&req.conf().directory(req.name()), lock::WAIT)? {
-            Some(store) => {
-                ensure_asked()?;
-                store.with_cooldown(req.conf().cooldown).release_owner(&owner(req))
-            }
+            Some(store) => store.with_cooldown(req.conf().cooldown).release_owner(&owner(req)),
             None => Ok(()),
         }
     }

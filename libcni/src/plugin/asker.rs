@@ -2,8 +2,9 @@
 //!
 //! A plugin that is killed, by a runtime that lost patience or for want of memory, leaves the plugin that it had started
 //! (host-local, for an address) alive. The runtime calls DEL next, which may well be over before the orphan goes on: what
-//! the orphan then makes nobody takes away, and what it then removes may be a later pod's. So a plugin that changes what
-//! outlives it asks here first, once it holds the lock under which DEL would have to come as well.
+//! the orphan then makes nobody takes away. So an ADD that makes what outlives it asks here first, once it holds the lock under
+//! which DEL would have to come as well; and so does a GC, whose list of what is valid is of a moment that is over. A DEL does
+//! not: its outcome is nothing that anybody must hear, and a caller may well have closed what it does not read.
 //!
 //! The pipe on stdout tells, and not the parent's process id: that is somebody else's (a subreaper's) also when the parent
 //! was gone before this process asked for it the first time, and the kernel's signal at the parent's death

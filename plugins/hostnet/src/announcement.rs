@@ -44,22 +44,28 @@ const TARGET_ADDRESS: [u8; 2] = [2, 1];
 /// about those of IPv4.
 ///
 /// # Errors
-/// The kernel's refusal. It harms nobody but those who remember another.
+/// The kernel's refusal, the first one: what it was about stays unsaid, and the others are announced all the same. It harms
+/// nobody but those who remember another.
 pub fn send(pod: &mut Netlink, link: &Link, ips: &[IpConfig]) -> Result<()> {
     let _step = libcni::log::step("announcement");
     let Some(mac) = link.mac else { return Ok(()) };
     let v6: Vec<Ipv6Addr> = ips.iter().filter_map(|ip| as_v6(ip.address.addr())).collect();
-    if v6.len() < ips.len() {
-        // The address it has: nothing changes, but the kernel announces whatever is set.
-        link::set_mac(pod, link.index, mac)?;
-    }
-    if v6.is_empty() {
-        return Ok(());
-    }
+    let v4 = if v6.len() < ips.len() { announce_v4(pod, link.index, mac) } else { Ok(()) };
+    let v6 = if v6.is_empty() { Ok(()) } else { announce_v6(pod, link, mac, &v6) };
+    v4.and(v6)
+}
+
+/// By the address it has: nothing changes, but the kernel announces whatever is set.
+fn announce_v4(pod: &mut Netlink, index: u32, mac: Mac) -> Result<()> {
+    link::set_mac(pod, index, mac)
+}
+
+fn announce_v6(pod: &mut Netlink, link: &Link, mac: Mac, addrs: &[Ipv6Addr]) -> Result<()> {
     // The kernel tells the two ends of a veth one after the other. Before this one has heard of the carrier, it has no route
     // for multicast, and the word goes to the default gateway alone.
     link::wait_up(pod, link.index, READY_WITHIN)?;
-    let sent = pod.in_netns(|| v6.iter().try_for_each(|addr| advertise(link.index, *addr, mac)))?;
+    let advertise = |addr: &Ipv6Addr| advertise(link.index, *addr, mac);
+    let sent = pod.in_netns(|| addrs.iter().map(advertise).fold(Ok(()), io::Result::and))?;
     sent.map_err(|error| Error::io(format!("announce the addresses of {}", link.name), &error))
 }
 

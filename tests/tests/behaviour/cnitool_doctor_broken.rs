@@ -161,6 +161,42 @@ const ROWS: &[Row] = &[
         mends: |node| node.host.set_sysctl("net/ipv6/conf/default/disable_ipv6", "0"),
     },
     Row {
+        name: "IPv6 is switched off on the bridge",
+        breaks: |node| {
+            node.host.run("ip link add cni0 type bridge");
+            node.host.set_sysctl("net/ipv6/conf/cni0/disable_ipv6", "1");
+        },
+        broken: &["ipv6"],
+        warn: &[],
+        words: &["net/ipv6/conf/cni0/disable_ipv6 is 1", "set it to 0"],
+        mends: |node| node.host.set_sysctl("net/ipv6/conf/cni0/disable_ipv6", "0"),
+    },
+    Row {
+        // As after ipv6.disable=1: there are no sysctls of it.
+        name: "the kernel has no IPv6",
+        breaks: |node| drop(node.host.run("mount -t tmpfs none /proc/sys/net/ipv6")),
+        broken: &["ipv6"],
+        warn: &[],
+        words: &["the kernel has no IPv6", "boot without ipv6.disable=1"],
+        mends: |node| drop(node.host.run("umount /proc/sys/net/ipv6")),
+    },
+    Row {
+        name: "connection tracking is full",
+        breaks: |node| track(node, 100),
+        broken: &["conntrack"],
+        warn: &[],
+        words: &["flows", "raise net.netfilter.nf_conntrack_max"],
+        mends: |node| drop(node.host.run(&format!("umount {TRACKED}"))),
+    },
+    Row {
+        name: "connection tracking is nearly full",
+        breaks: |node| track(node, 95),
+        broken: &[],
+        warn: &["conntrack"],
+        words: &["nearly full", "raise net.netfilter.nf_conntrack_max"],
+        mends: |node| drop(node.host.run(&format!("umount {TRACKED}"))),
+    },
+    Row {
         name: "forwarding would take the node's own default route away",
         breaks: |node| drop(node.host.run("ip -6 route replace default via 2001:db8:51::2 dev uplink proto ra")),
         broken: &["ipv6"],
@@ -269,6 +305,18 @@ const ROWS: &[Row] = &[
 fn internet(node: &Node) -> String {
     let name = node.host.run("ip netns list");
     name.split_whitespace().find(|word| word.contains("internet")).expect("the internet's name").to_owned()
+}
+
+const TRACKED: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
+
+/// So many hundredths of the flows that there may be. How many that are is a matter of the whole machine, and not touched:
+/// the node is shown another count.
+fn track(node: &Node, hundredths: u64) {
+    // The kernel's part that counts them is there from now on.
+    node.host.run("conntrack -C");
+    let most: u64 = node.host.sysctl("net/netfilter/nf_conntrack_max").parse().unwrap();
+    std::fs::write(node.host.store().join("count"), format!("{}\n", most * hundredths / 100)).unwrap();
+    node.host.run(&format!("mount --bind {}/count {TRACKED}", tests::Host::STORE));
 }
 
 /// A lease of a pod of somebody else.
@@ -399,6 +447,28 @@ fn plugins_and_programs() {
     let (_, said) = report.of(broken[0]);
     assert!(said.contains("iptables") && said.contains("choose nftables"), "{said}");
     node.configure(&conf());
+    node.report().assert_healthy();
+}
+
+/// Somebody sets back what portmap needs for a port at 127.0.0.1.
+#[test]
+fn route_localnet_is_set_back() {
+    let node = Node::new(&network("nftables", &DUAL[..1]));
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["bridge", "host-local"] {
+        symlink(bins::directory().join(name), directory.path().join(name)).unwrap();
+    }
+    let portmap = bins::directory().join("portmap");
+    let then = "[ $CNI_COMMAND = ADD ] && echo 0 >/proc/sys/net/ipv4/conf/cni0/route_localnet; exit $status";
+    write_script(&directory.path().join("portmap"), &format!("{}; status=$?; {then}", portmap.display()));
+    let cnitool = node.host.cnitool(node.conf_dir()).env("CNI_PATH", directory.path().display());
+    let outcome = cnitool.run(&["doctor", "--json"]);
+    let report = Report(serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}\n{outcome}")));
+    assert_eq!(report.with("broken"), ["check", "host-port-ipv4"], "{outcome}");
+    let (_, said) = report.of("host-port-ipv4");
+    for word in ["127.0.0.1", "net/ipv4/conf/cni0/route_localnet is 0", "find out who sets"] {
+        assert!(said.contains(word), "{word:?} is not in {said}");
+    }
     node.report().assert_healthy();
 }
 

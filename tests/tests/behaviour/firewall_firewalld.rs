@@ -418,6 +418,36 @@ fn gc_removes_the_sources_that_are_nobodys_on_its_network_alone() {
     assert_eq!(gc(json!({"cni.dev/valid-attachments": []})), ["10.0.0.4/32"]);
 }
 
+/// What GC and DEL would take, and they take nothing.
+#[test]
+fn a_dry_run_names_the_sources_that_go() {
+    each(|host, firewalld| {
+        let pod = host.pod();
+        let conf = conf(&dual(&pod), json!({"cniVersion": "1.1.0"}));
+        ours(host).add(&conf, &pod, "eth0").success();
+        let (state, expected) =
+            (host.state(), SOURCES.map(|source| format!("remove the source {source} of zone trusted of firewalld")));
+        let collect = with(&conf, json!({"prevResult": null, "cni.dev/valid-attachments": []}));
+        let forgetful = with(&conf, json!({"prevResult": null}));
+        for answer in [
+            ours(host).call_as_set("PODWIRE_DRY_RUN_GC", &collect),
+            ours(host).env("CNI_COMMAND", "PODWIRE_DRY_RUN_DEL").del(&conf, &pod, "eth0"),
+            ours(host).env("CNI_COMMAND", "PODWIRE_DRY_RUN_DEL").del(&forgetful, &pod, "eth0"),
+        ] {
+            let answer = answer.success();
+            assert_eq!(answer.pointer("/dryRun/changes"), Some(&json!(expected)), "{answer}");
+        }
+        assert_eq!(firewalld.sources("trusted"), SOURCES);
+        host.state().assert_same(&state);
+        ours(host).check(&conf, &pod, "eth0").success();
+        // And the real thing takes just these.
+        ours(host).gc(&collect).success();
+        assert!(firewalld.sources("trusted").is_empty());
+        let nothing = ours(host).call_as_set("PODWIRE_DRY_RUN_GC", &collect).success();
+        assert_eq!(nothing.pointer("/dryRun/changes"), Some(&json!([])), "{nothing}");
+    });
+}
+
 /// What cannot be written down is a source all the same.
 #[test]
 fn sources_without_a_place_for_their_owners() {

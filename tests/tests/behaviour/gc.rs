@@ -241,6 +241,22 @@ fn what_is_of_others_stays() {
     }
 }
 
+/// Until the host's end has an alias, its MAC is the mark of its network; a bridge of somebody else, without a MAC of its
+/// own, has that of its port.
+#[test]
+fn a_bridge_that_wears_a_ports_mark() {
+    let host = Host::new();
+    host.run("ip link add cni0 type bridge");
+    let (pod, conf) = (host.pod(), with(&bridge_conf::layer2(), json!({"cniVersion": "1.1.0"})));
+    host.plugin("bridge").add(&conf, &pod, "eth0").success();
+    let [end] = links(&host, "veth").try_into().unwrap();
+    // As an ADD leaves it that is killed.
+    shell(&host, &format!("ip link set {end} alias ''"));
+    assert_eq!(host.link("cni0").unwrap()["address"], host.link(&end).unwrap()["address"]);
+    host.plugin("bridge").gc(with(&conf, json!({"cni.dev/valid-attachments": []}))).success();
+    assert!(links(&host, "veth").is_empty() && host.link("cni0").is_some());
+}
+
 /// Runs commands in a shell of the host's: they have quotes.
 fn shell(host: &Host, commands: &str) {
     let directory = TempDir::new().unwrap();

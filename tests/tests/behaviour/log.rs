@@ -398,9 +398,15 @@ fn add_unheard(host: &Host, plugin: &Plugin<'_>, conf: &Value, pod: &Pod) -> Out
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = Command::new(plugin.program());
+    command.stderr(writer);
+    add_by(command, host, plugin, conf, pod)
+}
+
+/// An ADD by a command that becomes the plugin.
+fn add_by(mut command: Command, host: &Host, plugin: &Plugin<'_>, conf: &Value, pod: &Pod) -> Output {
     command.env("CNI_COMMAND", "ADD").env("CNI_CONTAINERID", pod.id()).env("CNI_NETNS", pod.path());
     command.env("CNI_IFNAME", "eth0").env("CNI_PATH", plugin.program().parent().unwrap()).env("PODWIRE_LOG", FILE);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(writer);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     host.enter(|| {
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
@@ -447,4 +453,24 @@ fn off_is_the_default_and_changes_nothing() {
     assert!(!file(&host).exists());
     let with = logging(&host, "loopback", FILE).add(&conf, &pod, "eth0");
     assert_eq!((with.stdout, with.stderr), (without.stdout, without.stderr));
+}
+
+/// A log that has grown beyond what a file may have (RLIMIT_FSIZE): the kernel sends SIGXFSZ, which ended the plugin with the
+/// pod connected and no answer.
+#[test]
+fn a_file_that_may_not_grow_fails_no_call() {
+    let host = Host::new();
+    fs::write(file(&host), "{\"time\":\"").unwrap();
+    // Twice what a file may have, in units of 512 bytes: the leases have room.
+    let (limit, size) = (2048, 2048 * 1024);
+    fs::File::options().write(true).open(file(&host)).unwrap().set_len(size).unwrap();
+    let (pod, plugin) = (host.pod(), host.plugin("bridge"));
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -f {limit}; exec \"$0\"")]).arg(plugin.program()).stderr(Stdio::piped());
+    let output = add_by(command, &host, &plugin, &bridge_conf::v4(), &pod);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{output:?}");
+    assert!(stderr.contains(&format!("log: {FILE}: File too large")), "{stderr}");
+    assert!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["ips"].is_array());
+    assert_eq!(fs::metadata(file(&host)).unwrap().len(), size);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::node::{Node, OURS, add, call, call_with, check, del};
+use crate::node::{Node, OURS, add, call, call_with, check, del, feed, spawn};
 
 #[test]
 fn del_of_what_is_not_there() {
@@ -29,6 +29,23 @@ fn del_frees_one_interface_of_one_network() {
     assert_eq!(node.addresses(), ["10.1.2.3".parse().unwrap()].into());
     check("a", &other).succeeded();
     call_with(OURS, "CHECK", "a", &conf, &[("CNI_IFNAME", "eth1")]).succeeded();
+}
+
+/// A caller that has closed the answer of a DEL, which is empty, still wants it. Of an ADD it hears nothing: nothing is made.
+#[test]
+fn del_for_who_does_not_listen() {
+    let node = Node::new();
+    let conf = node.subnets(&["10.1.2.0/24"]);
+    let unheard = |verb: &str| {
+        let mut child = spawn(OURS, verb, "a", &[]);
+        drop(child.stdout.take());
+        feed(&mut child, &conf);
+        child.wait_with_output().unwrap().status.success()
+    };
+    assert!(!unheard("ADD") && node.addresses().is_empty());
+    add("a", &conf).succeeded();
+    assert!(unheard("DEL"));
+    assert!(node.addresses().is_empty());
 }
 
 /// The reference refuses each of these, and the address stays taken for ever.
@@ -133,12 +150,17 @@ fn gc_keeps_what_is_valid() {
         add(id, &conf).succeeded();
     }
     node.write("10.1.2.20", "old");
+    // Of before 2018, without an interface: kept while any interface of the container is valid.
     node.write("10.1.2.21", "b");
+    node.write("10.1.2.22", "d");
     call(OURS, "GC", "", &conf).succeeded();
-    assert_eq!(node.addresses().len(), 5, "the runtime did not say what is valid");
-    conf["cni.dev/valid-attachments"] = json!([{ "containerID": "b", "ifname": "eth0" }]);
+    assert_eq!(node.addresses().len(), 6, "the runtime did not say what is valid");
+    conf["cni.dev/valid-attachments"] = json!([
+        { "containerID": "b", "ifname": "eth0" }, { "containerID": "d", "ifname": "net1" }, { "containerID": "a", "ifname": "net1" }
+    ]);
     call(OURS, "GC", "", &conf).succeeded();
-    assert_eq!(node.addresses(), ["10.1.2.3".parse().unwrap(), "10.1.2.21".parse().unwrap()].into());
+    let kept = ["10.1.2.3", "10.1.2.21", "10.1.2.22"].map(|address| address.parse().unwrap());
+    assert_eq!(node.addresses(), kept.into(), "a has another interface by now");
     assert!(node.sealed());
     check("b", &conf).succeeded();
     assert!(!check("a", &conf).ok);

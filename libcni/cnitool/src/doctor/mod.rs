@@ -18,12 +18,12 @@ mod trial;
 
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hostnet::Netlink;
-use libcni::runtime::{ConfList, Runtime};
+use libcni::runtime::{CACHE_DIR, ConfList, Runtime};
 use libcni::{Code, Error};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -85,7 +85,7 @@ pub fn run(call: &Call) -> Result<bool, Error> {
     let dir = conf_dir();
     let subject = Subject::choose(&dir, call.net.as_deref())?;
     let stop = Stop::on_signals()?;
-    let records = Records::take()?;
+    let records = Records::take(call.cache_dir.as_deref().unwrap_or(Path::new(CACHE_DIR)))?;
     let (path, chosen) = plugin_dirs();
     let mut runtime = Runtime::new(path.clone());
     if let Some(dir) = &call.cache_dir {
@@ -130,8 +130,18 @@ fn examine(
     }
     stop.unless()?;
     let (facts, before) = (&facts, &before);
-    let mut trial =
-        Trial { host, runtime, list, facts, before, records, pods: Vec::new(), ids: Vec::new(), switched: Vec::new() };
+    let mut trial = Trial {
+        host,
+        runtime,
+        list,
+        facts,
+        before,
+        records,
+        pods: Vec::new(),
+        ids: Vec::new(),
+        switched: Vec::new(),
+        made: None,
+    };
     let asked = probes::run(&mut trial, targets, stop, report);
     trial.end(report);
     asked.and_then(|()| stop.unless())

@@ -10,6 +10,8 @@ use hostnet::route::{self, Filter, Route};
 use hostnet::{Netlink, Result, addr, forwarding, sysctl};
 use libcni::types::Cidr;
 
+use super::record::Made;
+
 /// How long somebody else may take to join the bridge that is to be taken away.
 const LOCK_WITHIN: Duration = Duration::from_secs(5);
 /// What is switched for all links by forwarding, for the bridge by the first pod, and by the first host port.
@@ -172,31 +174,75 @@ impl Switched {
     }
 }
 
-/// Takes a bridge away that nobody has joined, with the gateway's interface in a VLAN of its own. Whether it is gone.
+/// The boot and the network namespace we are in: what a link's number is of.
+fn place() -> Option<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = std::fs::read_link("/proc/thread-self/ns/net").ok()?;
+    Some(format!("{} {}", boot.trim(), namespace.display()))
+}
+
+/// The bridge of that name that the ADD has just made, with the gateway's interface.
+pub fn made(nl: &mut Netlink, name: &str, gateway_link: Option<&str>) -> Result<Option<Made>> {
+    let Some((bridge, place)) = link::get(nl, name)?.filter(|link| link.is_kind("bridge")).zip(place()) else {
+        return Ok(None);
+    };
+    let gateway = gateway_link.filter(|link| *link != name).map(|link| link::get(nl, link)).transpose()?.flatten();
+    let gateway_link = gateway.map(|link| link.index);
+    let addresses = addresses(nl, bridge.index, gateway_link)?;
+    Ok(Some(Made { place, bridge: bridge.index, gateway_link, addresses }))
+}
+
+/// Without those that the kernel gives each link.
+fn addresses(nl: &mut Netlink, bridge: u32, gateway_link: Option<u32>) -> Result<Vec<String>> {
+    let mut all = addr::list(nl, bridge)?;
+    if let Some(index) = gateway_link {
+        all.extend(addr::list(nl, index)?);
+    }
+    let is_kernels = |addr: IpAddr| matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local());
+    let others = all.into_iter().map(|address| address.cidr).filter(|cidr| !is_kernels(cidr.addr()));
+    Ok(others.map(|cidr| cidr.to_string()).collect())
+}
+
+/// Takes the bridge away that an ADD has made, with the gateway's interface in a VLAN of its own, if nobody uses it.
+/// Else says why it stays; `None`: it is gone.
 ///
 /// While it is at work no pod joins: the bridge plugin holds the same lock on the network namespace, shared.
-pub fn remove_unused_bridge(nl: &mut Netlink, name: &str, gateway_link: Option<&str>) -> Result<bool> {
+pub fn remove_unused_bridge(nl: &mut Netlink, name: &str, made: Option<&Made>) -> Result<Option<String>> {
     let namespace = "/proc/thread-self/ns/net";
     let doing = || format!("lock {namespace}");
     let file = File::open(namespace).map_err(|error| hostnet::Error::io(doing(), &error))?;
     let end = Instant::now() + LOCK_WITHIN;
     while file.try_lock().is_err() {
         if Instant::now() > end {
-            return Ok(false);
+            return Ok(Some(format!("{name}: pods are being added")));
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    let Some(bridge) = link::get(nl, name)? else { return Ok(true) };
-    let gateway = gateway_link.filter(|link| *link != name).map(|link| link::get(nl, link)).transpose()?.flatten();
-    let of_gateway = gateway.as_ref().and_then(|link| link.parent);
-    let joined =
-        link::list(nl)?.into_iter().any(|port| port.master == Some(bridge.index) && Some(port.index) != of_gateway);
-    if joined || !bridge.is_kind("bridge") {
-        return Ok(false);
+    let Some(bridge) = link::get(nl, name)? else { return Ok(None) };
+    let Some(made) = made else {
+        return Ok(Some(format!("{name}: it is not known whether the temporary pod or somebody else has made it")));
+    };
+    if made.bridge != bridge.index || !bridge.is_kind("bridge") || place().as_ref() != Some(&made.place) {
+        return Ok(Some(format!("{name}: somebody else has made it")));
+    }
+    let links = link::list(nl)?;
+    let gateway = made.gateway_link.and_then(|index| links.iter().find(|link| link.index == index));
+    let of_gateway = gateway.and_then(|link| link.parent);
+    let is_other = |link: &&Link| Some(link.index) != of_gateway && Some(link.index) != made.gateway_link;
+    let uses = |link: &&Link| {
+        let is_on = |index: u32| link.parent == Some(index) && link.parent_netns.is_none();
+        link.master == Some(bridge.index) || is_on(bridge.index) || made.gateway_link.is_some_and(is_on)
+    };
+    if let Some(user) = links.iter().filter(is_other).find(uses) {
+        return Ok(Some(format!("{name}: {} uses it", user.name)));
+    }
+    let present = addresses(nl, bridge.index, gateway.map(|link| link.index))?;
+    if let Some(other) = present.iter().find(|address| !made.addresses.contains(address)) {
+        return Ok(Some(format!("{name}: somebody else has given it the address {other}")));
     }
     if let Some(gateway) = gateway {
         link::remove_by_index(nl, gateway.index)?;
     }
     link::remove_by_index(nl, bridge.index)?;
-    Ok(true)
+    Ok(None)
 }

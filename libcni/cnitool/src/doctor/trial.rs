@@ -12,7 +12,7 @@ use libcni::runtime::{Attachment, ConfList, Runtime};
 use super::cause;
 use super::node::{self, Before, SetBack, Switched, Sysctls};
 use super::pod::{HostPort, IFNAME, PREFIX, Pod};
-use super::record::{Record, Records};
+use super::record::{Made, Record, Records};
 use super::report::{Cause, Report};
 use super::subject::Facts;
 
@@ -31,6 +31,8 @@ pub struct Trial<'a> {
     pub ids: Vec<String>,
     /// What the ADDs up to the first pod have switched on the node.
     pub switched: Vec<Switched>,
+    /// The bridge that the first ADD has made.
+    pub made: Option<Made>,
 }
 
 impl Trial<'_> {
@@ -38,14 +40,23 @@ impl Trial<'_> {
     pub fn add(&mut self, role: &str, port: Option<HostPort>) -> Result<(), Error> {
         let container = format!("{PREFIX}{}{role}", std::process::id());
         let new = |name: &Option<String>| name.clone().filter(|name| !self.before.has(name));
-        self.records.add(&Record {
+        let mut record = Record {
             container: container.clone(),
             network: self.list.name().to_string(),
             bridge: new(&self.facts.bridge),
             gateway_link: new(&self.facts.gateway_link),
+            made: self.made.clone(),
             forwarding: self.before.forwarding,
             config: String::from_utf8_lossy(self.list.bytes()).into_owned(),
-        })?;
+        };
+        // Somebody may have made it since.
+        if self.made.is_none()
+            && let Some(bridge) = &record.bridge
+            && hostnet::link::get(&mut self.host, bridge)?.is_some()
+        {
+            (record.bridge, record.gateway_link) = (None, None);
+        }
+        self.records.add(&record)?;
         if !self.ids.contains(&container) {
             self.ids.push(container.clone());
         }
@@ -54,6 +65,14 @@ impl Trial<'_> {
         // To know what it has switched is less than to know the pod: without, nothing is set back.
         let switched = before.and_then(|before| Switched::since(before, &self.host).ok());
         self.switched.extend(switched);
+        if self.made.is_none()
+            && let Some(bridge) = &record.bridge
+        {
+            self.made = node::made(&mut self.host, bridge, record.gateway_link.as_deref()).ok().flatten();
+            record.made.clone_from(&self.made);
+            // Without, the next doctor leaves the bridge where it is.
+            let _ = self.records.add(&record);
+        }
         match added {
             Ok(pod) => self.pods.push(pod),
             Err(error) => {
@@ -71,6 +90,9 @@ impl Trial<'_> {
     /// Deletes the pods, takes back what was made for the first of them, and says what is left.
     pub fn end(&mut self, report: &mut Report) {
         let ids = std::mem::take(&mut self.ids);
+        if ids.is_empty() {
+            return;
+        }
         let had_pods = !self.pods.is_empty();
         let of_result = self.pods.iter().flat_map(Pod::host_links).filter(|name| !self.before.has(name));
         let links: Vec<String> = of_result.map(str::to_owned).collect();
@@ -81,9 +103,6 @@ impl Trial<'_> {
             [first, ..] => report.broken("del", cause::of_error(first)),
         }
         let restored = self.restore().map(|set_back| say(&set_back, report));
-        if ids.is_empty() {
-            return;
-        }
         match restored.and_then(|()| self.left(&ids, &links)) {
             Ok(left) if left.is_empty() => report.ok("left-behind", "no link, lease or rule"),
             Ok(left) => {
@@ -108,10 +127,10 @@ impl Trial<'_> {
     }
 
     fn restore(&mut self) -> Result<SetBack, Error> {
-        if let Some(bridge) = self.facts.bridge.as_deref().filter(|bridge| !self.before.has(bridge)) {
-            node::remove_unused_bridge(&mut self.host, bridge, self.facts.gateway_link.as_deref())?;
-        }
         let mut all = SetBack::default();
+        if let Some(bridge) = self.facts.bridge.as_deref().filter(|bridge| !self.before.has(bridge)) {
+            all.left.extend(node::remove_unused_bridge(&mut self.host, bridge, self.made.as_ref())?);
+        }
         for switched in self.switched.drain(..).rev() {
             let one = switched.set_back(&mut self.host, self.before)?;
             all.done.extend(one.done);
@@ -125,8 +144,9 @@ impl Trial<'_> {
         let mut left = Vec::new();
         let now = hostnet::link::list(&mut self.host)?;
         for link in now.iter().filter(|link| links.contains(&link.name)) {
-            // A bridge that others have joined meanwhile is theirs.
-            if now.iter().all(|port| port.master != Some(link.index)) {
+            // A bridge that others use meanwhile is theirs; that it stays has been said.
+            let is_bridge = [&self.facts.bridge, &self.facts.gateway_link].contains(&&Some(link.name.clone()));
+            if !is_bridge {
                 left.push(format!("link {}", link.name));
             }
         }
@@ -155,7 +175,7 @@ fn say(set_back: &SetBack, report: &mut Report) {
         report.ok("set-back", format!("what the first pod had switched: {}", set_back.done.join(", ")));
     }
     if !set_back.left.is_empty() {
-        let why = format!("the first pod had switched it, and it stays: {}", set_back.left.join("; "));
+        let why = format!("of what the first pod had made or switched on, this stays: {}", set_back.left.join("; "));
         report.warn("set-back", Cause::new(why, "nothing, if somebody needs it by now"));
     }
 }
@@ -210,9 +230,19 @@ pub fn remove_leftovers(
             errors.extend(list.and_then(|list| runtime.del(&list, &cached.attachment)).err());
         }
     }
+    // A second pod's note may be without what the first one's has.
+    let mut bridges: Vec<(&str, Option<&Made>)> = Vec::new();
     for record in &left {
-        if let Some(bridge) = &record.bridge {
-            node::remove_unused_bridge(host, bridge, record.gateway_link.as_deref())?;
+        let Some(name) = record.bridge.as_deref() else { continue };
+        match bridges.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, made)) => *made = made.or(record.made.as_ref()),
+            None => bridges.push((name, record.made.as_ref())),
+        }
+    }
+    for (name, made) in bridges {
+        if let Some(why) = node::remove_unused_bridge(host, name, made)? {
+            let why = format!("an earlier doctor was killed, and the bridge stays that may be its: {why}");
+            report.warn("leftovers", Cause::new(why, format!("if nobody needs it: ip link del {name}")));
         }
     }
     if let Some(error) = errors.first() {

@@ -8,6 +8,7 @@ mod document;
 pub mod findings;
 mod keys;
 mod ranges;
+mod spoof_check;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -130,7 +131,7 @@ fn check_file(file: &Path, binaries: &mut Binaries, seen: &mut Seen, findings: &
         let message = format!("unknown version {:?}; known are {}", list.version_text(), known.join(", "));
         findings.error(&document, "cniVersion", message);
     }
-    let mut check = Check { list: &list, binaries, seen, findings };
+    let mut check = Check { list: &list, spoof_check: None, binaries, seen, findings };
     if is_list {
         let plugins = json::get(object, "plugins").and_then(Value::as_array);
         for (index, plugin) in plugins.into_iter().flatten().enumerate() {
@@ -173,6 +174,8 @@ fn read(file: &Path, findings: &mut Findings) -> Option<Document> {
 /// A network whose plugins are checked.
 struct Check<'a> {
     list: &'a ConfList,
+    /// The bridge so far that drops what does not come from the MAC it has given.
+    spoof_check: Option<Object>,
     binaries: &'a mut Binaries,
     seen: &'a mut Seen,
     findings: &'a mut Findings,
@@ -200,6 +203,11 @@ impl Check<'_> {
 
     fn plugin(&mut self, document: &Document, path: &str, plugin: &Object) {
         keys::judge_plugin(document, path, plugin, self.findings);
+        if spoof_check::is_made_by(plugin) {
+            self.spoof_check = Some(plugin.clone());
+        } else if let Some(bridge) = &self.spoof_check {
+            spoof_check::judge(document, path, plugin, bridge, self.findings);
+        }
         let place = keys::under(path, "type");
         self.binaries.check(document, &place, keys::kind(plugin), self.list.version_text(), self.findings);
         let mut subnets = self.ipam(document, &keys::under(path, "ipam"), json::get(plugin, "ipam"));

@@ -185,6 +185,44 @@ fn what_is_wrong_with_a_file() {
     }
 }
 
+/// What bridge lets through is the MAC that it has given.
+#[test]
+fn a_mac_that_changes_after_the_spoof_check() {
+    let list = |bridge: &str, tuning: &str| {
+        format!(
+            r#"{{"cniVersion":"1.0.0","name":"n","plugins":[{{"type":"bridge"{bridge}}},{{"type":"other"}},{{"type":"tuning"{tuning}}}]}}"#
+        )
+    };
+    let (check, mac) = (r#","macspoofchk":true"#, r#","mac":"02:00:00:00:00:01""#);
+    let given = format!(r#"{check},"args":{{"cni":{{"mac":"02-00-00-00-00-01"}}}}"#);
+    let of_args = r#","args":{"cni":{"mac":"02:00:00:00:00:02"}}"#;
+    let asked = r#","capabilities":{"mac":true}"#;
+    for (bridge, tuning, place) in [
+        (check, mac, Some("mac")),
+        (check, of_args, Some("args")),
+        (check, asked, Some("capabilities")),
+        (&given, of_args, Some("args")),
+        (&given, mac, None),
+        (&format!("{check}{asked}"), asked, None),
+        ("", mac, None),
+        (check, r#","mtu":1400"#, None),
+    ] {
+        let (node, conf) = (node_to_validate(), list(bridge, tuning));
+        node.conf("10-x.conflist", &conf);
+        let (status, lines) = node.validate(&[], &[]);
+        let found: Vec<_> = lines.iter().filter(|line| line.contains("macspoofchk")).collect();
+        let Some(place) = place else {
+            assert!(found.is_empty(), "{conf}: {lines:#?}");
+            continue;
+        };
+        let column = conf.rfind(&format!("\"{place}\":")).unwrap() + 1;
+        let expected =
+            format!("10-x.conflist:1:{column}: warning: tuning changes the MAC after \"macspoofchk\" of bridge");
+        assert!(found.len() == 1 && found[0].starts_with(&expected), "{conf}\nexpected {expected}\nfound {lines:#?}");
+        assert_eq!(status, 0);
+    }
+}
+
 #[test]
 fn versions_and_single_configurations() {
     let node = node_to_validate();

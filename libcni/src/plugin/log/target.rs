@@ -11,6 +11,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -119,7 +121,10 @@ fn open(directory: impl AsFd, path: &Path, create: OFlag) -> io::Result<File> {
     }
 }
 
+/// Beyond the limit of file sizes (RLIMIT_FSIZE) the kernel sends a signal that ends us, with the pod connected and no
+/// answer given. With a handler the write fails, and that is all. Plugins that we start do not inherit it.
 fn write(mut file: File, text: &[u8]) -> io::Result<()> {
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     let written = file.write(text)?;
     if written == text.len() { Ok(()) } else { Err(io::Error::other(format!("only {written} bytes were written"))) }
 }

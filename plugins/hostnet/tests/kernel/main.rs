@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests")]
 
 mod address;
+mod announcement;
 mod echo;
 mod endpoint;
 mod lab;
