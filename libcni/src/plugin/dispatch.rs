@@ -65,7 +65,7 @@ pub fn dispatch<P: Plugin>(
     stdout: &mut Vec<u8>,
 ) -> u8 {
     let mut version = Version::CURRENT;
-    let Some(env) = Environment::read(var).transpose() else {
+    let Some(env) = Environment::read(var, P::DRY_RUN).transpose() else {
         let versions: Vec<&str> = P::VERSIONS.iter().map(|version| version.as_str()).collect();
         let about = format!("{}\nCNI protocol versions supported: {}\n", P::ABOUT, versions.join(", "));
         let _ = std::io::stderr().write_all(about.as_bytes());
@@ -73,7 +73,7 @@ pub fn dispatch<P: Plugin>(
     };
     log::open(var);
     let outcome = env.and_then(|env| match env.is(Command::Version) {
-        true => Ok(supported_versions(P::VERSIONS)),
+        true => Ok(supported_versions::<P>()),
         false => answer(plugin, &env, stdin, &mut version),
     });
     log::close(P::ABOUT, var, outcome.as_ref().err());
@@ -90,13 +90,14 @@ pub fn dispatch<P: Plugin>(
 }
 
 /// The answer to VERSION: one line, and the only output that ends with a newline.
-fn supported_versions(versions: &[Version]) -> Vec<u8> {
-    let answer = serde_json::json!({
-        "cniVersion": Version::CURRENT,
-        dry_run::ANNOUNCEMENT: true,
-        "supportedVersions": versions,
-    });
-    format!("{answer}\n").into_bytes()
+fn supported_versions<P: Plugin>() -> Vec<u8> {
+    let mut answer = json::Object::new();
+    answer.insert("cniVersion".to_owned(), Version::CURRENT.as_str().into());
+    if P::DRY_RUN {
+        answer.insert(dry_run::ANNOUNCEMENT.to_owned(), true.into());
+    }
+    answer.insert("supportedVersions".to_owned(), serde_json::json!(P::VERSIONS));
+    format!("{}\n", serde_json::Value::from(answer)).into_bytes()
 }
 
 /// The keys that are checked before a plugin sees anything.
@@ -160,7 +161,7 @@ fn call<P: Plugin>(
     match command {
         Command::Gc => plugin.gc(&network)?,
         Command::Status => plugin.status(&network)?,
-        Command::Version => return Ok(supported_versions(P::VERSIONS)),
+        Command::Version => return Ok(supported_versions::<P>()),
         Command::Add | Command::Del | Command::Check => {
             let req = Request::new(network, env).ok_or_else(|| {
                 Error::new(Code::INVALID_ENVIRONMENT, "required env variables [CNI_CONTAINERID,CNI_IFNAME] missing")

@@ -47,6 +47,7 @@ impl Conf for RecorderConf {
 impl Plugin for Recorder {
     type Conf = RecorderConf;
     const ABOUT: &'static str = "CNI recorder plugin v1.2.3";
+    const DRY_RUN: bool = true;
 
     fn add(&self, req: &Request<RecorderConf>) -> Result<Success, Error> {
         self.note("ADD")?;
@@ -310,6 +311,22 @@ fn run_few(verb: &str, stdin: &mut dyn std::io::Read) -> (u8, Value) {
     let mut stdout = Vec::new();
     let status = dispatch(&Few, &var, stdin, &mut stdout);
     (status, serde_json::from_slice(&stdout).unwrap_or_default())
+}
+
+/// Who knows nothing of dry runs would do the real thing.
+#[test]
+fn a_dry_run_is_opted_into() {
+    let conf = r#"{"cniVersion":"0.3.1","name":"net"}"#;
+    let (_, versions) = run_few("VERSION", &mut "".as_bytes());
+    assert_eq!(versions, serde_json::json!({"cniVersion": "1.1.0", "supportedVersions": ["0.2.0", "0.3.1"]}));
+    for verb in ["DEL", "GC"] {
+        let command = format!("{}{verb}", dry_run::PREFIX);
+        let (status, refused) = run_few(&command, &mut conf.as_bytes());
+        let msg = format!("unknown CNI_COMMAND: {command}");
+        assert_eq!((status, &refused["code"], &refused["msg"]), (1, &4.into(), &msg.into()));
+    }
+    assert_eq!(run_few("DEL", &mut conf.as_bytes()).0, 0);
+    assert!(!dry_run::is_on());
 }
 
 #[test]
