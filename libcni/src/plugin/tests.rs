@@ -6,11 +6,13 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::dispatch::dispatch;
+use super::dispatch::{dispatch, keep_gc_out, serve};
 use super::*;
+use crate::lock::Lock;
 use crate::types::{Code, IpConfig};
 
 /// Notes which verb was called; fails if it is told to.
@@ -119,6 +121,65 @@ fn each_verb_is_called() {
         assert_eq!((status, calls), (0, vec![called]), "{stdout}");
         assert_eq!(stdout.is_empty(), verb != "ADD");
     }
+}
+
+/// A plugin whose ADD is at work while somebody wants to collect.
+struct AtWork(std::path::PathBuf);
+
+impl AtWork {
+    fn is_kept_out(&self) -> Result<(), Error> {
+        let held = Lock::alone(&self.0, Duration::ZERO).is_err();
+        if held { Err(Error::internal("kept out")) } else { Ok(()) }
+    }
+}
+
+impl Plugin for AtWork {
+    type Conf = ();
+    const ABOUT: &'static str = "CNI at-work plugin v1.2.3";
+
+    fn add(&self, _: &Request<()>) -> Result<Success, Error> {
+        self.is_kept_out().map(|()| Success::default())
+    }
+
+    fn del(&self, _: &Request<()>) -> Result<(), Error> {
+        self.is_kept_out()
+    }
+
+    fn check(&self, _: &Request<()>) -> Result<(), Error> {
+        self.is_kept_out()
+    }
+
+    fn gc(&self, _: &Network<()>) -> Result<(), Error> {
+        self.is_kept_out()
+    }
+}
+
+/// The whole of an ADD, and no other verb: a GC calls DEL and GC itself, and would wait for them.
+#[test]
+fn an_add_keeps_a_gc_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("below/gc.lock");
+    let plugin = AtWork(file.clone());
+    let call = |verb: &str, file: &std::path::Path| {
+        let var = |name: &str| {
+            let vars = [("CNI_CONTAINERID", "c"), ("CNI_NETNS", "/n"), ("CNI_IFNAME", "eth0"), ("CNI_PATH", "/")];
+            let all = vars.into_iter().chain([("CNI_COMMAND", verb)]);
+            all.into_iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        };
+        let mut stdout = Vec::new();
+        let lock = || keep_gc_out(file, Duration::from_millis(20));
+        let status = serve(&plugin, &var, &mut CONF.as_bytes(), &mut stdout, &lock);
+        (status, String::from_utf8(stdout).unwrap().contains("kept out"))
+    };
+    assert_eq!(call("ADD", &file), (1, true));
+    for verb in ["DEL", "CHECK", "GC"] {
+        assert_eq!(call(verb, &file), (0, false), "{verb}");
+    }
+    // One that hangs, or no place for the file, is no reason not to start a container.
+    let gc = Lock::alone(&file, Duration::ZERO).unwrap();
+    assert_eq!(call("ADD", &file), (1, true));
+    drop(gc);
+    assert_eq!(call("ADD", &file.join("no-directory")), (0, false));
 }
 
 #[test]
