@@ -7,6 +7,7 @@
 //! - [`types`]: what travels. Results of every version, errors, strict names and addresses.
 //! - [`plugin`]: to write a plugin. Implement [`plugin::Plugin`], call [`plugin::run`].
 //! - [`exec`]: find a plugin, invoke it with a deadline, delegate to it.
+//! - [`lock`]: to have something to oneself on this node, and to keep ADDs out while a GC looks who lives.
 //! - [`regular_file`]: to open what is kept below a directory without being led out of it.
 //! - [`runtime`]: to drive plugins. Load a network's configuration; ADD, CHECK, DEL, GC, STATUS.
 #![deny(clippy::print_stderr)] // it panics where nobody reads: libcni::log::warn
@@ -14,6 +15,7 @@
 #[cfg(feature = "allocator")]
 mod allocator;
 pub mod exec;
+pub mod lock;
 pub mod plugin;
 pub mod regular_file;
 pub mod runtime;

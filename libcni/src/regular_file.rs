@@ -81,7 +81,8 @@ pub fn read_at_most(file: File, limit: u64) -> io::Result<Vec<u8>> {
     if content.len() as u64 > limit { Err(io::Error::other(Strange::Long(limit))) } else { Ok(content) }
 }
 
-fn named(error: io::Error) -> io::Error {
+/// What a strange thing under the name is, where the kernel's word for it says something else.
+pub(crate) fn named(error: io::Error) -> io::Error {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ELOOP) => io::Error::other(Strange::Link),
         // A socket, or a pipe that nobody reads.

@@ -44,6 +44,7 @@ pub struct HostLocal;
 impl Plugin for HostLocal {
     type Conf = HostLocalConf;
     const ABOUT: &'static str = concat!("CNI host-local plugin v", env!("CARGO_PKG_VERSION"));
+    const DRY_RUN: bool = true;
 
     fn add(&self, req: &Request<HostLocalConf>) -> Result<Success, Error> {
         let conf = req.conf();

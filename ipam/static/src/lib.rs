@@ -19,6 +19,7 @@ pub struct Static;
 impl Plugin for Static {
     type Conf = StaticConf;
     const ABOUT: &'static str = concat!("CNI static plugin v", env!("CARGO_PKG_VERSION"));
+    const DRY_RUN: bool = true;
 
     fn add(&self, req: &Request<StaticConf>) -> Result<Success, Error> {
         let conf = req.conf();

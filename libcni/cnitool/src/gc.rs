@@ -3,10 +3,17 @@
 //! A runtime's GC knows which containers it has. This one is told by nobody, and finds out ([`crate::ipam`]): what does
 //! not certainly belong to a container that is gone is kept. With `--dry-run` the same plugins are asked the same, and
 //! say what they would remove ([`libcni::plugin::dry_run`]).
+//!
+//! Whose ADD is at work shows nowhere yet, so nothing is removed while one is ([`lock::GC`]). After each container and each
+//! network the lock is let go of, for ADDs to come in between.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use libcni::lock::{self, Lock};
 use libcni::plugin::dry_run::Plan;
 use libcni::runtime::{Attachment, ConfList, Runtime};
 use libcni::types::json;
@@ -15,6 +22,9 @@ use serde_json::{Value, json};
 
 use crate::ipam::{self, Key, Known, State, Verdict};
 use crate::{conf_dir, print};
+
+/// How long ADDs are waited for, in all. One takes a fraction of a second; where they overlap for so long, a GC is for later.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `gc [--dry-run] [NET...]`.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,8 +65,8 @@ pub fn run(call: &Call) -> Result<bool, Error> {
     }
     let is_wanted = |name: &str| call.networks.is_empty() || call.networks.iter().any(|wanted| wanted == name);
     let networks = known.networks.all.iter().filter(|network| is_wanted(network.name()));
-    let outcomes: Vec<Outcome> =
-        networks.map(|network| Gc { call, runtime: &runtime, known: &known }.of(&network.list)).collect();
+    let gc = Gc { call, runtime: &runtime, known: &known, patience: Cell::new(PATIENCE) };
+    let outcomes: Vec<Outcome> = networks.map(|network| gc.of(&network.list)).collect();
     let text = match call.json {
         true => [json::pretty(&report(&outcomes)), b"\n".to_vec()].concat(),
         false => outcomes.iter().map(|outcome| outcome.text(call.dry_run)).collect::<String>().into_bytes(),
@@ -69,6 +79,8 @@ struct Gc<'a> {
     call: &'a Call,
     runtime: &'a Runtime,
     known: &'a Known,
+    /// What is left of it.
+    patience: Cell<Duration>,
 }
 
 impl Gc<'_> {
@@ -89,13 +101,13 @@ impl Gc<'_> {
         for (key, verdict) in doomed {
             let done = match self.call.dry_run {
                 true => Ok(self.would_detach(list, &key, verdict, &mut outcome)),
-                false => self.detach(list, &key),
+                false => self.without_adds().and_then(|_alone| self.detach(list, &key)),
             };
             match done {
                 Ok(Some(why)) => outcome.detached.push((key, why)),
                 Ok(None) => {}
                 Err(error) => {
-                    outcome.errors.push(error.to_string());
+                    outcome.add_error(&error);
                     failed.insert(key);
                 }
             }
@@ -106,7 +118,10 @@ impl Gc<'_> {
             outcome.plan.merge(plan);
             outcome.errors.extend(errors.iter().map(Error::to_string));
         } else if !self.call.dry_run {
-            outcome.errors.extend(self.tell(list, &failed));
+            match self.without_adds() {
+                Ok(_alone) => outcome.errors.extend(self.tell(list, &failed)),
+                Err(error) => outcome.add_error(&error),
+            }
         }
         let unreadable = self.known.remembered.unreadable.iter();
         let unreadable = unreadable.filter(|file| !file.candidates(list.name()).is_empty());
@@ -118,6 +133,14 @@ impl Gc<'_> {
             )
         }));
         outcome
+    }
+
+    /// Waits until no ADD is at work, and keeps others out as long as the lock is held.
+    fn without_adds(&self) -> Result<Lock, Error> {
+        let began = Instant::now();
+        let lock = Lock::alone(Path::new(lock::GC), self.patience.get());
+        self.patience.set(self.patience.get().saturating_sub(began.elapsed()));
+        lock.map_err(|error| busy(&error))
     }
 
     /// Tells the plugins what is valid: all that is not certainly gone, and what could not be detached, which may still
@@ -181,7 +204,28 @@ fn attachment(known: &Known, key: &Key, state: State) -> Option<Attachment> {
     Some(attachment)
 }
 
+/// Why there is no lock.
+fn busy(error: &io::Error) -> Error {
+    if error.kind() != ErrorKind::WouldBlock {
+        return Error::new(Code::IO_FAILURE, format!("failed to lock {}: {error}", lock::GC));
+    }
+    let msg = format!(
+        "ADDs, or another gc, were at work whenever we looked, for {} s in all; a pod whose ADD is at work shows nowhere, \
+         so what is left over is kept: try again when fewer pods start",
+        PATIENCE.as_secs()
+    );
+    Error::new(Code::TRY_AGAIN_LATER, msg).with_details(lock::GC)
+}
+
 impl Outcome {
+    /// Once: of many attachments each may wait for the same.
+    fn add_error(&mut self, error: &Error) {
+        let text = error.to_string();
+        if !self.errors.contains(&text) {
+            self.errors.push(text);
+        }
+    }
+
     fn text(&self, dry_run: bool) -> String {
         let Self { network, .. } = self;
         let mut lines = Vec::new();
@@ -218,4 +262,17 @@ fn report(outcomes: &[Outcome]) -> Value {
         })
     };
     json!({ "networks": outcomes.iter().map(network).collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_cannot_lock_says_why() {
+        let waited = busy(&io::Error::new(ErrorKind::WouldBlock, "somebody holds it"));
+        assert!(waited.code() == Code::TRY_AGAIN_LATER && waited.to_string().contains("try again"), "{waited}");
+        let refused = busy(&io::Error::from_raw_os_error(30));
+        assert!(refused.to_string().contains("/run/cni/gc.lock: Read-only file system"), "{refused}");
+    }
 }

@@ -41,8 +41,10 @@ pub const COMMANDS: &[Command] = &[
         summary: "remove what is left of containers that are gone",
         more: "Without NETNS: detaches the attachments of NET, or of every network, whose container is certainly\n\
                gone (ipam list says which are stale, and why), then tells the plugins to keep the others and\n\
-               remove what is nobody's: rules, links, leases. What may live is kept. Call it on the node itself (what\n\
-               cannot be seen from a container counts as gone), and not while a runtime starts pods on NET.\n\
+               remove what is nobody's: rules, links, leases. What may live is kept. Call it on the node itself: what\n\
+               cannot be seen from a container counts as gone. Runtimes may start pods meanwhile: ADDs of these\n\
+               plugins and gc wait for each other; after 60 s of ADDs gc gives up and says so. Other plugins' do not\n\
+               wait: where they are used, call it when no pod starts.\n\
                \n\
                With NETNS, as the reference's cnitool: detaches EVERY attachment of NET that is remembered in the\n\
                cache directory, whichever tool made it, dead or alive. The path itself is not used.\n\

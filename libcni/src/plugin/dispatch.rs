@@ -1,9 +1,11 @@
 //! From a process's environment and stdin to one verb of a [`Plugin`], and from its outcome to stdout.
 
-use std::io::{Read, Write};
+use std::ffi::OsString;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -11,12 +13,16 @@ use super::env::{Command, Environment};
 use super::log;
 use super::request::{ConfOf, Network, Request};
 use super::{Plugin, dry_run};
+use crate::lock::{self, Lock};
 use crate::types::version::{self, Version};
 use crate::types::{Code, Error, NetworkName, json};
 
 /// The most that is read from stdin, in bytes. What is decoded takes up to a hundred times as much memory, in a process
 /// that runs as root. A result with ten thousand routes has one megabyte; Kubernetes takes no object above 1.5.
 const STDIN_MAX: u64 = 4 << 20;
+
+/// The longest an ADD waits for a GC. One that takes as long hangs, and the container's runtime waits too.
+const GC_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a plugin: the whole of its `main`.
 ///
@@ -28,7 +34,8 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     // If it fails only a plugin that starts others is worse off, and it says so then.
     let _ = crate::exec::ensure_waitable();
     let mut stdout = Vec::new();
-    let status = dispatch(plugin, &|name| std::env::var_os(name), &mut std::io::stdin(), &mut stdout);
+    let beside_gc = || keep_gc_out(Path::new(lock::GC), GC_PATIENCE);
+    let status = serve(plugin, &|name| std::env::var_os(name), &mut std::io::stdin(), &mut stdout, &beside_gc);
     match print(&stdout) {
         Ok(()) => ExitCode::from(status),
         // Whoever asked has gone away (EPIPE): there is nobody to tell but the log.
@@ -57,15 +64,26 @@ fn report_panics(about: &'static str) {
 }
 
 /// [`run`] with everything outside the process passed in, for a plugin's own tests: `var` is the environment, what
-/// would be printed goes to `stdout`. Returns the exit status.
+/// would be printed goes to `stdout`. No lock is taken. Returns the exit status.
 pub fn dispatch<P: Plugin>(
     plugin: &P,
-    var: &dyn Fn(&str) -> Option<std::ffi::OsString>,
+    var: &dyn Fn(&str) -> Option<OsString>,
     stdin: &mut dyn Read,
     stdout: &mut Vec<u8>,
 ) -> u8 {
+    serve(plugin, var, stdin, stdout, &|| None)
+}
+
+/// The same with what an ADD holds from before its work until its end.
+pub(super) fn serve<P: Plugin>(
+    plugin: &P,
+    var: &dyn Fn(&str) -> Option<OsString>,
+    stdin: &mut dyn Read,
+    stdout: &mut Vec<u8>,
+    keep_gc_out: &dyn Fn() -> Option<Lock>,
+) -> u8 {
     let mut version = Version::CURRENT;
-    let Some(env) = Environment::read(var).transpose() else {
+    let Some(env) = Environment::read(var, P::DRY_RUN).transpose() else {
         let versions: Vec<&str> = P::VERSIONS.iter().map(|version| version.as_str()).collect();
         let about = format!("{}\nCNI protocol versions supported: {}\n", P::ABOUT, versions.join(", "));
         let _ = std::io::stderr().write_all(about.as_bytes());
@@ -73,8 +91,8 @@ pub fn dispatch<P: Plugin>(
     };
     log::open(var);
     let outcome = env.and_then(|env| match env.is(Command::Version) {
-        true => Ok(supported_versions(P::VERSIONS)),
-        false => answer(plugin, &env, stdin, &mut version),
+        true => Ok(supported_versions::<P>()),
+        false => answer(plugin, &env, stdin, &mut version, keep_gc_out),
     });
     log::close(P::ABOUT, var, outcome.as_ref().err());
     match outcome {
@@ -90,13 +108,14 @@ pub fn dispatch<P: Plugin>(
 }
 
 /// The answer to VERSION: one line, and the only output that ends with a newline.
-fn supported_versions(versions: &[Version]) -> Vec<u8> {
-    let answer = serde_json::json!({
-        "cniVersion": Version::CURRENT,
-        dry_run::ANNOUNCEMENT: true,
-        "supportedVersions": versions,
-    });
-    format!("{answer}\n").into_bytes()
+fn supported_versions<P: Plugin>() -> Vec<u8> {
+    let mut answer = json::Object::new();
+    answer.insert("cniVersion".to_owned(), Version::CURRENT.as_str().into());
+    if P::DRY_RUN {
+        answer.insert(dry_run::ANNOUNCEMENT.to_owned(), true.into());
+    }
+    answer.insert("supportedVersions".to_owned(), serde_json::json!(P::VERSIONS));
+    format!("{}\n", serde_json::Value::from(answer)).into_bytes()
 }
 
 /// The keys that are checked before a plugin sees anything.
@@ -113,6 +132,7 @@ fn answer<P: Plugin>(
     env: &Environment,
     stdin: &mut dyn Read,
     version: &mut Version,
+    keep_gc_out: &dyn Fn() -> Option<Lock>,
 ) -> Result<Vec<u8>, Error> {
     let text = read_stdin(stdin)?;
     let undecodable =
@@ -134,8 +154,25 @@ fn answer<P: Plugin>(
         dry_run::begin();
     }
     let network = Network::read(name, *version, &value, text, env)?;
+    let _gc_is_out = (command == Command::Add).then(keep_gc_out);
     let answer = call(plugin, command, network, env)?;
     Ok(if env.dry_run { dry_run::answer() } else { answer })
+}
+
+/// Takes [`lock::GC`] beside other ADDs. It never fails one: where there can be no such file, or a GC takes all that time,
+/// a container that starts matters more.
+pub(super) fn keep_gc_out(file: &Path, patience: Duration) -> Option<Lock> {
+    match Lock::shared(file, patience) {
+        Ok(lock) => return Some(lock),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            let waited = patience.as_secs();
+            log::warn(format_args!("a GC has had {} for {waited} s; this ADD goes on beside it", file.display()));
+        }
+        Err(error) => {
+            log::note(|| format!("no lock against a GC beside this ADD: {}: {error}", file.display()));
+        }
+    }
+    None
 }
 
 fn read_stdin(stdin: &mut dyn Read) -> Result<Vec<u8>, Error> {
@@ -160,7 +197,7 @@ fn call<P: Plugin>(
     match command {
         Command::Gc => plugin.gc(&network)?,
         Command::Status => plugin.status(&network)?,
-        Command::Version => return Ok(supported_versions(P::VERSIONS)),
+        Command::Version => return Ok(supported_versions::<P>()),
         Command::Add | Command::Del | Command::Check => {
             let req = Request::new(network, env).ok_or_else(|| {
                 Error::new(Code::INVALID_ENVIRONMENT, "required env variables [CNI_CONTAINERID,CNI_IFNAME] missing")

@@ -5,7 +5,8 @@
 //! It is asked for by a `CNI_COMMAND` of its own ([`PREFIX`] before the verb), and not by a key or another variable: a
 //! plugin that does not know of it refuses an unknown command, where it would pass over a key and do the real thing. Most
 //! do; a script may take whatever is neither ADD nor CHECK for DEL. So only who announces it in the answer to VERSION
-//! ([`ANNOUNCEMENT`]) is asked. A plugin that delegates asks its delegate in the same way.
+//! ([`ANNOUNCEMENT`]) is asked, and only a plugin that keeps to it announces it ([`Plugin::DRY_RUN`](super::Plugin::DRY_RUN)).
+//! A plugin that delegates asks its delegate in the same way.
 //!
 //! The mode is the process's, and never ends: a plugin lives for one verb.
 

@@ -58,17 +58,18 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Reads the variables through `var`. `None`: there is no `CNI_COMMAND`, a person started the plugin.
+    /// Reads the variables through `var`. `None`: there is no `CNI_COMMAND`, a person started the plugin. Without
+    /// `has_dry_run` the command of a dry run is one that nobody knows.
     ///
     /// # Errors
     /// Code 4: the first invalid variable, else every missing one, in the reference's order and words.
-    pub(super) fn read(var: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<Self>, Error> {
+    pub(super) fn read(var: &dyn Fn(&str) -> Option<OsString>, has_dry_run: bool) -> Result<Option<Self>, Error> {
         let text = |name: &str| var(name).unwrap_or_default();
         let command = text("CNI_COMMAND").to_string_lossy().into_owned();
         if command.is_empty() {
             return Ok(None);
         }
-        let (verb, dry_run) = match command.strip_prefix(dry_run::PREFIX) {
+        let (verb, dry_run) = match command.strip_prefix(dry_run::PREFIX).filter(|_| has_dry_run) {
             Some(verb) => (verb, true),
             None => (command.as_str(), false),
         };

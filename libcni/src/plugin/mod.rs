@@ -121,6 +121,11 @@ pub trait Plugin {
     /// The versions of the specification the plugin speaks.
     const VERSIONS: &'static [Version] = Version::ALL;
 
+    /// Whether DEL and GC have a dry run ([`dry_run`]). Who says so promises that neither changes anything before it has
+    /// asked [`dry_run::notes`], not in the kernel, nor on the disk, nor by a program that it starts. Of who does not, the
+    /// command of a dry run is refused as an unknown one.
+    const DRY_RUN: bool = false;
+
     /// Connects the container, and says what was made.
     ///
     /// # Errors

@@ -6,11 +6,13 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::dispatch::dispatch;
+use super::dispatch::{dispatch, keep_gc_out, serve};
 use super::*;
+use crate::lock::Lock;
 use crate::types::{Code, IpConfig};
 
 /// Notes which verb was called; fails if it is told to.
@@ -47,6 +49,7 @@ impl Conf for RecorderConf {
 impl Plugin for Recorder {
     type Conf = RecorderConf;
     const ABOUT: &'static str = "CNI recorder plugin v1.2.3";
+    const DRY_RUN: bool = true;
 
     fn add(&self, req: &Request<RecorderConf>) -> Result<Success, Error> {
         self.note("ADD")?;
@@ -118,6 +121,65 @@ fn each_verb_is_called() {
         assert_eq!((status, calls), (0, vec![called]), "{stdout}");
         assert_eq!(stdout.is_empty(), verb != "ADD");
     }
+}
+
+/// A plugin whose ADD is at work while somebody wants to collect.
+struct AtWork(std::path::PathBuf);
+
+impl AtWork {
+    fn is_kept_out(&self) -> Result<(), Error> {
+        let held = Lock::alone(&self.0, Duration::ZERO).is_err();
+        if held { Err(Error::internal("kept out")) } else { Ok(()) }
+    }
+}
+
+impl Plugin for AtWork {
+    type Conf = ();
+    const ABOUT: &'static str = "CNI at-work plugin v1.2.3";
+
+    fn add(&self, _: &Request<()>) -> Result<Success, Error> {
+        self.is_kept_out().map(|()| Success::default())
+    }
+
+    fn del(&self, _: &Request<()>) -> Result<(), Error> {
+        self.is_kept_out()
+    }
+
+    fn check(&self, _: &Request<()>) -> Result<(), Error> {
+        self.is_kept_out()
+    }
+
+    fn gc(&self, _: &Network<()>) -> Result<(), Error> {
+        self.is_kept_out()
+    }
+}
+
+/// The whole of an ADD, and no other verb: a GC calls DEL and GC itself, and would wait for them.
+#[test]
+fn an_add_keeps_a_gc_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("below/gc.lock");
+    let plugin = AtWork(file.clone());
+    let call = |verb: &str, file: &std::path::Path| {
+        let var = |name: &str| {
+            let vars = [("CNI_CONTAINERID", "c"), ("CNI_NETNS", "/n"), ("CNI_IFNAME", "eth0"), ("CNI_PATH", "/")];
+            let all = vars.into_iter().chain([("CNI_COMMAND", verb)]);
+            all.into_iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        };
+        let mut stdout = Vec::new();
+        let lock = || keep_gc_out(file, Duration::from_millis(20));
+        let status = serve(&plugin, &var, &mut CONF.as_bytes(), &mut stdout, &lock);
+        (status, String::from_utf8(stdout).unwrap().contains("kept out"))
+    };
+    assert_eq!(call("ADD", &file), (1, true));
+    for verb in ["DEL", "CHECK", "GC"] {
+        assert_eq!(call(verb, &file), (0, false), "{verb}");
+    }
+    // One that hangs, or no place for the file, is no reason not to start a container.
+    let gc = Lock::alone(&file, Duration::ZERO).unwrap();
+    assert_eq!(call("ADD", &file), (1, true));
+    drop(gc);
+    assert_eq!(call("ADD", &file.join("no-directory")), (0, false));
 }
 
 #[test]
@@ -310,6 +372,22 @@ fn run_few(verb: &str, stdin: &mut dyn std::io::Read) -> (u8, Value) {
     let mut stdout = Vec::new();
     let status = dispatch(&Few, &var, stdin, &mut stdout);
     (status, serde_json::from_slice(&stdout).unwrap_or_default())
+}
+
+/// Who knows nothing of dry runs would do the real thing.
+#[test]
+fn a_dry_run_is_opted_into() {
+    let conf = r#"{"cniVersion":"0.3.1","name":"net"}"#;
+    let (_, versions) = run_few("VERSION", &mut "".as_bytes());
+    assert_eq!(versions, serde_json::json!({"cniVersion": "1.1.0", "supportedVersions": ["0.2.0", "0.3.1"]}));
+    for verb in ["DEL", "GC"] {
+        let command = format!("{}{verb}", dry_run::PREFIX);
+        let (status, refused) = run_few(&command, &mut conf.as_bytes());
+        let msg = format!("unknown CNI_COMMAND: {command}");
+        assert_eq!((status, &refused["code"], &refused["msg"]), (1, &4.into(), &msg.into()));
+    }
+    assert_eq!(run_few("DEL", &mut conf.as_bytes()).0, 0);
+    assert!(!dry_run::is_on());
 }
 
 #[test]

@@ -22,7 +22,8 @@
 //! A program whose parent may ignore SIGCHLD calls [`exec::ensure_waitable`](crate::exec::ensure_waitable) first.
 //!
 //! It does not lock: the specification asks a runtime to call no two verbs for one container at a time, and nothing
-//! beside GC. There is no single-plugin variant of the verbs; [`ConfList::from_single`] makes a list of one.
+//! beside GC. Who calls GC and is not the one who calls ADD takes [`lock::GC`](crate::lock::GC). There is no single-plugin
+//! variant of the verbs; [`ConfList::from_single`] makes a list of one.
 
 mod attachment;
 mod base64;

@@ -37,6 +37,7 @@ impl Plugin for Bandwidth {
     // As in the reference: before 0.3.0 a result has no interfaces.
     const VERSIONS: &'static [Version] =
         &[Version::V0_3_0, Version::V0_3_1, Version::V0_4_0, Version::V1_0_0, Version::V1_1_0];
+    const DRY_RUN: bool = true;
 
     fn add(&self, req: &Request<Conf>) -> Result<Success, Error> {
         let conf = req.conf();

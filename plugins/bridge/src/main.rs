@@ -31,6 +31,7 @@ struct Bridge;
 impl Plugin for Bridge {
     type Conf = Conf;
     const ABOUT: &'static str = concat!("CNI bridge plugin v", env!("CARGO_PKG_VERSION"));
+    const DRY_RUN: bool = true;
 
     fn add(&self, req: &Request<Conf>) -> Result<Success, Error> {
         let conf = req.conf();

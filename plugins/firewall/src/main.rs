@@ -44,6 +44,7 @@ impl Plugin for Firewall {
     const ABOUT: &'static str = concat!("CNI firewall plugin v", env!("CARGO_PKG_VERSION"));
     /// As the reference.
     const VERSIONS: &'static [Version] = &[Version::V0_4_0, Version::V1_0_0, Version::V1_1_0];
+    const DRY_RUN: bool = true;
 
     fn add(&self, req: &Request<Conf>) -> Result<Success, Error> {
         let conf = req.conf();

@@ -22,6 +22,7 @@ struct Loopback;
 impl Plugin for Loopback {
     type Conf = ();
     const ABOUT: &'static str = concat!("CNI loopback plugin v", env!("CARGO_PKG_VERSION"));
+    const DRY_RUN: bool = true;
 
     fn add(&self, req: &Request<()>) -> Result<Success, Error> {
         let prev_result = req.prev_result()?;

@@ -33,6 +33,7 @@ struct Portmap;
 impl Plugin for Portmap {
     type Conf = Conf;
     const ABOUT: &'static str = concat!("CNI portmap plugin v", env!("CARGO_PKG_VERSION"));
+    const DRY_RUN: bool = true;
 
     fn add(&self, req: &Request<Conf>) -> Result<Success, Error> {
         let conf = req.conf();

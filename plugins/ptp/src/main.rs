@@ -29,6 +29,7 @@ struct Ptp;
 impl Plugin for Ptp {
     type Conf = Conf;
     const ABOUT: &'static str = concat!("CNI ptp plugin v", env!("CARGO_PKG_VERSION"));
+    const DRY_RUN: bool = true;
 
     fn add(&self, req: &Request<Conf>) -> Result<Success, Error> {
         let conf = req.conf();

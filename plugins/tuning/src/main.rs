@@ -32,6 +32,7 @@ struct Tuning;
 impl Plugin for Tuning {
     type Conf = Conf;
     const ABOUT: &'static str = concat!("CNI tuning plugin v", env!("CARGO_PKG_VERSION"));
+    const DRY_RUN: bool = true;
 
     fn add(&self, req: &Request<Conf>) -> Result<Success, Error> {
         let conf = req.conf();

@@ -51,6 +51,8 @@ mod cnitool_doctor_others;
 #[cfg(test)]
 mod cnitool_gc;
 #[cfg(test)]
+mod cnitool_gc_adds;
+#[cfg(test)]
 mod cnitool_gc_living;
 #[cfg(test)]
 mod cnitool_ipam;
