@@ -51,6 +51,10 @@ pub fn run(call: &Call) -> Result<bool, Error> {
         return Err(Error::new(Code::INVALID_CONFIG, msg).with_details(known.networks.broken.join("; ")));
     }
     if !call.all {
+        match call.dry_run {
+            true => ipam::warn_of_view(&known),
+            false => known.check_view()?,
+        }
         known.check_seen()?;
     }
     let is_wanted = |name: &str| call.networks.is_empty() || call.networks.iter().any(|wanted| wanted == name);

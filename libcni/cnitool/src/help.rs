@@ -41,8 +41,9 @@ pub const COMMANDS: &[Command] = &[
         summary: "remove what is left of containers that are gone",
         more: "Without NETNS: detaches the attachments of NET, or of every network, whose container is certainly\n\
                gone (ipam list says which are stale, and why), then tells the plugins to keep the others and\n\
-               remove what is nobody's: rules, links, leases. What may live is kept. Call it on the node itself (what\n\
-               cannot be seen from a container counts as gone), and not while a runtime starts pods on NET.\n\
+               remove what is nobody's: rules, links, leases. What may live is kept. It refuses\n\
+               where the node cannot be seen (in a pod with hostNetwork and without hostPID, in a pod's network): what is\n\
+               not seen would count as gone. Do not call it while a runtime starts pods on NET.\n\
                \n\
                With NETNS, as the reference's cnitool: detaches EVERY attachment of NET that is remembered in the\n\
                cache directory, whichever tool made it, dead or alive. The path itself is not used.\n\

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use hostnet::Owner;
-use libcni::runtime::{Cached, Remembered, Runtime};
-use libcni::{Error, Success, Version, plugin};
+use libcni::runtime::{Attachment, Cached, Remembered, Runtime};
+use libcni::{Error, plugin};
 
+use super::entry::addresses;
 use super::leases::{self, Holder, Lease};
 use super::networks::Networks;
 use super::node::{Id, Node, id_of};
@@ -209,10 +210,13 @@ impl Known {
         before_boot: bool,
     ) -> Verdict {
         if let Some(why) = entry.netns_is_gone() {
-            return seen.map_or_else(
-                || verdict(State::Stale, format!("a runtime remembers it, and {why}")),
-                |seen| verdict(State::Alive, seen),
-            );
+            if let Some(seen) = seen {
+                return verdict(State::Alive, seen);
+            }
+            if let Some(there) = self.elsewhere(entry) {
+                return self.judge_remembered(&there, addresses, None, before_boot);
+            }
+            return verdict(State::Stale, format!("a runtime remembers it, and {why}"));
         }
         let path = entry.attachment.netns.as_deref();
         let id = path.and_then(id_of);
@@ -233,6 +237,16 @@ impl Known {
             (None, Some(_)) => verdict(State::Unknown, format!("its namespace {shown} is there, and does not have it")),
             (None, None) => verdict(State::Unknown, "a runtime remembers it, and not its namespace"),
         }
+    }
+
+    /// The entry with another way to its namespace, if one is mounted at its path where others see it, and may be its own.
+    fn elsewhere(&self, entry: &Cached) -> Option<Cached> {
+        let with = |way: &Path| {
+            let attachment = Attachment { netns: Some(way.to_owned()), ..entry.attachment.clone() };
+            Cached { attachment, ..entry.clone() }
+        };
+        let ways = self.node.ways_to(entry.attachment.netns.as_deref()?);
+        ways.map(with).find(|there| there.netns_is_gone().is_none())
     }
 
     /// Where one of the addresses is seen on an interface of that name, unless it is somebody else's there.
@@ -292,10 +306,4 @@ impl Known {
         }
         valid
     }
-}
-
-/// The addresses that an entry's ADD got.
-pub fn addresses(entry: &Cached) -> Vec<IpAddr> {
-    let result = Success::from_value(entry.result.clone(), Version::V0_1_0);
-    result.map(|(_, result)| result.ips.iter().map(|ip| ip.address.addr()).collect()).unwrap_or_default()
 }

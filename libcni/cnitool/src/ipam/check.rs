@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use libcni::runtime::Runtime;
 use serde_json::{Value, json};
 
-use super::attachments::{Key, Known, State, addresses};
+use super::attachments::{Key, Known, State};
+use super::entry::addresses;
 use super::leases::{Holder, Lease};
 use super::networks::Network;
 
