@@ -2,7 +2,8 @@
 //!
 //! A runtime's GC knows which containers it has. This one is told by nobody, and finds out ([`crate::ipam`]): what does
 //! not certainly belong to a container that is gone is kept. With `--dry-run` the same plugins are asked the same, and
-//! say what they would remove ([`libcni::plugin::dry_run`]).
+//! say what they would remove ([`libcni::plugin::dry_run`]). Without it they are asked too, before they are told: what
+//! is removed is said, and who was asked says it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -93,7 +94,7 @@ impl Gc<'_> {
         for (key, verdict) in doomed {
             let done = match self.call.dry_run {
                 true => Ok(self.would_detach(list, &key, verdict, &mut outcome)),
-                false => self.detach(list, &key),
+                false => self.detach(list, &key, &mut outcome),
             };
             match done {
                 Ok(Some(why)) => outcome.detached.push((key, why)),
@@ -110,7 +111,7 @@ impl Gc<'_> {
             outcome.plan.merge(plan);
             outcome.errors.extend(errors.iter().map(Error::to_string));
         } else if !self.call.dry_run {
-            outcome.errors.extend(self.tell(list, &failed));
+            self.tell(list, &failed, &mut outcome);
         }
         let unreadable = self.known.remembered.unreadable.iter();
         let unreadable = unreadable.filter(|file| !file.candidates(list.name()).is_empty());
@@ -126,17 +127,23 @@ impl Gc<'_> {
 
     /// Tells the plugins what is valid: all that is not certainly gone, and what could not be detached, which may still
     /// use its address. It is looked at anew: a pod that was added meanwhile is.
-    fn tell(&self, list: &ConfList, failed: &BTreeSet<Key>) -> Vec<String> {
+    fn tell(&self, list: &ConfList, failed: &BTreeSet<Key>, outcome: &mut Outcome) {
         let name = list.name().as_str();
         let now = match self.now() {
             Ok(now) => now,
-            Err(error) => return vec![error.to_string()],
+            Err(error) => return outcome.errors.push(error.to_string()),
         };
         let attachments = now.attachments(name);
         let is_kept = |(key, verdict): &(&Key, &Verdict)| verdict.state != State::Stale || failed.contains(key);
         let kept = attachments.iter().filter(is_kept).map(|(key, _)| key);
         let valid = now.valid(name, kept.chain(failed));
-        self.runtime.gc_plugins(list, Some(&valid)).iter().map(Error::to_string).collect()
+        let ask = || self.runtime.gc_dry_run(list, &valid).0;
+        let tell = || match self.runtime.gc_plugins(list, Some(&valid)) {
+            errors if errors.is_empty() => Ok(()),
+            errors => Err(errors),
+        };
+        let told = outcome.changes_of(ask, tell);
+        outcome.errors.extend(told.err().iter().flatten().map(Error::to_string));
     }
 
     /// What is known at this moment.
@@ -148,27 +155,34 @@ impl Gc<'_> {
 
     /// Detaches what is certainly gone, and says why it is. It is judged anew: the DELs before took their time, and a
     /// runtime may have attached it again. `None`: then there is nothing to do.
-    fn detach(&self, list: &ConfList, key: &Key) -> Result<Option<String>, Error> {
+    fn detach(&self, list: &ConfList, key: &Key, outcome: &mut Outcome) -> Result<Option<String>, Error> {
         let named = |error: Error| error.context(format!("failed to detach {} {}", key.container, key.ifname));
         let now = self.now().map_err(named)?;
         let verdict = now.attachments(&key.network).remove(key);
         let Some(verdict) = verdict.filter(|verdict| verdict.state == State::Stale) else { return Ok(None) };
         let Some(attachment) = attachment(&now, key, verdict.state) else { return Ok(None) };
-        self.runtime.del(list, &attachment).map_err(named)?;
+        let done = outcome.changes_of(|| self.plan(list, &attachment).0, || self.runtime.del(list, &attachment));
+        done.map_err(named)?;
         Ok(Some(verdict.why))
     }
 
     /// What [`Gc::detach`] would do.
     fn would_detach(&self, list: &ConfList, key: &Key, verdict: Verdict, outcome: &mut Outcome) -> Option<String> {
         let attachment = attachment(self.known, key, verdict.state)?;
-        let (plan, errors) = self.runtime.del_dry_run(list, &attachment);
+        let (plan, errors) = self.plan(list, &attachment);
         outcome.plan.merge(plan);
         outcome.errors.extend(errors.iter().map(Error::to_string));
-        let file = self.runtime.cache_file(list, &attachment);
-        if file.exists() {
-            outcome.plan.changes.insert(format!("remove the cache entry {}", file.display()));
-        }
         Some(verdict.why)
+    }
+
+    /// What a DEL removes.
+    fn plan(&self, list: &ConfList, attachment: &Attachment) -> (Plan, Vec<Error>) {
+        let (mut plan, errors) = self.runtime.del_dry_run(list, attachment);
+        let file = self.runtime.cache_file(list, attachment);
+        if file.exists() {
+            plan.changes.insert(format!("remove the cache entry {}", file.display()));
+        }
+        (plan, errors)
     }
 }
 
@@ -186,18 +200,34 @@ fn attachment(known: &Known, key: &Key, state: State) -> Option<Attachment> {
 }
 
 impl Outcome {
+    /// Does something, and takes over what it changed: what was planned before, without what is planned still if it failed.
+    fn changes_of<E>(&mut self, plan: impl Fn() -> Plan, change: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let mut planned = plan();
+        let done = change();
+        if done.is_err() {
+            let left = plan().changes;
+            planned.changes.retain(|change| !left.contains(change));
+        }
+        self.plan.merge(planned);
+        done
+    }
+
     fn text(&self, dry_run: bool) -> String {
         let Self { network, .. } = self;
         let mut lines = Vec::new();
         if self.is_disabled {
             lines.push("nothing is done: \"disableGC\" is set".to_owned());
         }
-        let detached = if dry_run { "would detach" } else { "detached" };
+        let (detached, removed) = if dry_run { ("would detach", "would remove") } else { ("detached", "removed") };
         lines.extend(
             self.detached.iter().map(|(key, why)| format!("{detached} {} {}: {why}", key.container, key.ifname)),
         );
-        lines.extend(self.plan.changes.iter().map(|change| format!("would {change}")));
-        lines.extend(self.plan.silent.iter().map(|why| format!("what this plugin would remove is not known: {why}")));
+        lines.extend(self.plan.changes.iter().map(|change| match change.strip_prefix("remove ") {
+            Some(what) => format!("{removed} {what}"),
+            // A command of iptables, for the most part.
+            None => format!("{}: {change}", if dry_run { "would do" } else { "done" }),
+        }));
+        lines.extend(self.plan.silent.iter().map(|why| format!("what this plugin {removed} is not known: {why}")));
         lines.extend(self.errors.iter().map(|error| format!("error: {error}")));
         if lines.is_empty() {
             lines.push("nothing to remove".to_owned());

@@ -41,7 +41,7 @@ pub const COMMANDS: &[Command] = &[
         summary: "remove what is left of containers that are gone",
         more: "Without NETNS: detaches the attachments of NET, or of every network, whose container is certainly\n\
                gone (ipam list says which are stale, and why), then tells the plugins to keep the others and\n\
-               remove what is nobody's: rules, links, leases. What may live is kept. It refuses\n\
+               remove what is nobody's: rules, links, leases; and says what was removed. What may live is kept. It refuses\n\
                where the node cannot be seen (in a pod with hostNetwork and without hostPID, in a pod's network): what is\n\
                not seen would count as gone. Do not call it while a runtime starts pods on NET.\n\
                \n\
@@ -53,7 +53,7 @@ pub const COMMANDS: &[Command] = &[
                \n  \
                  --dry-run        say it, and do not do it\n  \
                  --json           networks: network, disabled, detach (container, interface, why), remove,\n                   \
-                                  notKnown, errors\n  \
+                                  notKnown, errors; the same with and without --dry-run\n  \
                  --cache-dir DIR  where runtimes remember (/var/lib/cni)\n",
     },
     Command {

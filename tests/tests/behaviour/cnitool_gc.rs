@@ -156,6 +156,11 @@ impl Things {
                 things.files.insert(lease.split(" of ").next().unwrap().to_owned());
             } else if let Some(file) = bare.strip_prefix("remove the cache entry ").or(bare.strip_prefix("remove /")) {
                 things.files.insert(format!("/{}", file.trim_start_matches('/')));
+            } else if ["remove the redirection ", "remove the root qdisc ", "set "]
+                .iter()
+                .any(|begin| bare.starts_with(begin))
+            {
+                // They go with their links.
             } else if bare.contains("tables") && bare.contains(" -t ") {
                 // The chain that is emptied goes, and its rules with it.
                 let line = line.replacen("-legacy", "", 1);
@@ -221,9 +226,15 @@ fn a_dry_run_names_what_goes() {
         assert_eq!((&report["errors"], &report["notKnown"]), (&json!([]), &json!([])), "{report}");
         assert_eq!(report["detach"][0]["interface"], "eth0");
 
-        cnitool.run(&["gc", "a"]).success_text();
+        let done = cnitool.run(&["gc", "a", "--json"]).success();
         let mut gone = before.without(&Things::of(&host)).without_content();
         let mut named = Things::named(report).without_content();
+        // Who did it says the same as who was asked before.
+        assert_eq!(done["networks"][0]["detach"], report["detach"], "{backend}");
+        let said = Things::named(&done["networks"][0]).without_content();
+        let lists = [&said.rules, &said.chains, &said.links, &said.files];
+        assert_eq!(lists, [&named.rules, &named.chains, &named.links, &named.files], "{backend}: said, and named");
+        assert!(!is_legacy || said.legacy == named.legacy, "{backend}: {:?} and {:?}", said.legacy, named.legacy);
         // portmap's GC names what it removes as commands for iptables, whichever its flavour; DEL has named it by number.
         let words = std::mem::take(&mut gone.words);
         if !is_legacy {

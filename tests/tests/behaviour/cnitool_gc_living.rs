@@ -112,6 +112,7 @@ fn who_could_not_be_detached_keeps_the_address() {
     assert!(outcome.status == Some(1) && outcome.stdout.contains("not now"), "{outcome}");
     let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
     assert_eq!(report["networks"][0]["detach"], json!([]), "{outcome}");
+    assert_eq!(report["networks"][0]["remove"], json!([]), "what is left is not said to be removed: {outcome}");
     assert_eq!(leases(&host), ["10.79.2.2"]);
     fs::remove_file(flag).unwrap();
     cnitool.run(&["gc", "a"]).success_text();
