@@ -193,7 +193,7 @@ fn attachment(known: &Known, key: &Key, state: State) -> Option<Attachment> {
         return Some(Attachment::new(key.container.parse().ok()?, None, key.ifname.parse().ok()?));
     };
     let mut attachment = entry.attachment.clone();
-    if state == State::Stale || entry.leads_elsewhere() {
+    if state == State::Stale || !ipam::leads_home(entry) {
         attachment.netns = None;
     }
     Some(attachment)

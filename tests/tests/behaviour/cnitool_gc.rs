@@ -254,6 +254,67 @@ fn a_dry_run_names_what_goes() {
     }
 }
 
+/// As the reference's command, of all that is remembered, dead and alive. One pod's entry does not say which namespace it had,
+/// as the reference's do not.
+#[test]
+fn a_dry_run_of_everything_names_what_goes() {
+    for (backend, is_legacy) in WAYS {
+        let host = Host::new();
+        let (net, other) = (chain("1.1.0", "a", 7, backend), chain("1.1.0", "ab", 8, backend));
+        let directory = directory(&[&net, &other]);
+        let programs = is_legacy.then(legacy);
+        let mut cnitool = host.cnitool(directory.path());
+        if let Some(programs) = &programs {
+            cnitool = cnitool.env("PATH", format!("{}:{}", programs.path().display(), tests::namespace::PATH));
+        }
+        let mut pods = [host.pod(), host.pod(), host.pod()];
+        capable(&cnitool, 3).call("add", "ab", &pods[2]).success();
+        // The first pod leaves what all share.
+        capable(&cnitool, 1).call("add", "a", &pods[0]).success();
+        capable(&cnitool, 1).call("del", "a", &pods[0]).success();
+        let none = Things::of(&host);
+        capable(&cnitool, 1).call("add", "a", &pods[0]).success();
+        capable(&cnitool, 2).call("add", "a", &pods[1]).success();
+        kill(&host, &mut pods[1]);
+        forget_namespaces(&host);
+        let before = Things::of(&host);
+        let report = cnitool.run(&["gc", "a", "/run/netns/x", "--dry-run", "--json"]).success();
+        assert_eq!(Things::of(&host), before, "{backend}: a dry run changes nothing");
+        let report = &report["networks"][0];
+        assert_eq!((&report["errors"], &report["notKnown"]), (&json!([]), &json!([])), "{report}");
+        assert_eq!(report["detach"].as_array().unwrap().len(), 2, "{report}");
+
+        cnitool.run(&["gc", "a", "/run/netns/x"]).success_text();
+        assert_eq!(pods[0].addresses("eth0"), [""; 0]);
+        let mut gone = before.without(&Things::of(&host)).without_content();
+        let mut named = Things::named(report).without_content();
+        if !is_legacy {
+            let words = std::mem::take(&mut gone.words);
+            assert!(std::mem::take(&mut named.legacy).is_subset(&words), "{backend}: {report}");
+        }
+        gone.words.clear();
+        // Deletion of the pod's end names that, in the pod.
+        assert!(named.links.remove("eth0") || gone.links.is_subset(&named.links), "{backend}: {report}");
+        let left = Things::of(&host);
+        assert_eq!(left.without(&none), Things::default(), "{backend}");
+        assert_eq!(
+            (named.rules, named.chains, named.files, named.legacy),
+            (gone.rules, gone.chains, gone.files, gone.legacy),
+            "{backend}: named, and gone"
+        );
+        capable(&cnitool, 3).call("check", "ab", &pods[2]).success();
+    }
+}
+
+/// The entries are as those of the reference.
+pub fn forget_namespaces(host: &Host) {
+    for file in fs::read_dir(host.store().join("results")).unwrap().flatten() {
+        let mut entry: Value = serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap();
+        assert!(entry.as_object_mut().unwrap().remove("netnsId").is_some(), "{entry}");
+        fs::write(file.path(), entry.to_string()).unwrap();
+    }
+}
+
 /// What nobody remembers, and nothing leads to: an ADD whose runtime died with its pod and its lease.
 #[test]
 fn rules_that_are_nobodys() {

@@ -7,6 +7,8 @@ use libcni::runtime::Cached;
 use libcni::types::Mac;
 use libcni::{Success, Version};
 
+use super::node::Space;
+
 /// The addresses that an entry's ADD got.
 pub fn addresses(entry: &Cached) -> Vec<IpAddr> {
     result(entry).ips.iter().map(|ip| ip.address.addr()).collect()
@@ -14,6 +16,14 @@ pub fn addresses(entry: &Cached) -> Vec<IpAddr> {
 
 fn result(entry: &Cached) -> Success {
     Success::from_value(entry.result.clone(), Version::V0_1_0).map(|(_, result)| result).unwrap_or_default()
+}
+
+/// Whether the path that an entry remembers may be handed to DEL: it leads to the namespace that was attached. An entry
+/// that does not say which one that was vouches for none: its interface must be in there.
+pub fn leads_home(entry: &Cached) -> bool {
+    let space = || Space::at(entry.attachment.netns.as_deref()?).ok();
+    let is_home = || space().is_some_and(|space| is_in(entry, &space.links, &space.addresses));
+    !entry.leads_elsewhere() && (entry.netns_id.is_some() || is_home())
 }
 
 /// Whether an entry's interface is among these, with what ADD gave it: an address, or, where it gave none, its own.

@@ -22,6 +22,7 @@ use libcni::types::json;
 use libcni::{Code, Error};
 
 pub use attachments::{Key, Known, State, Verdict};
+pub use entry::leads_home;
 
 use crate::{conf_dir, plugin_dirs, print};
 

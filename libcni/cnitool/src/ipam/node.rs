@@ -24,6 +24,7 @@ pub struct Space {
     pub path: PathBuf,
     /// Each with the name of its interface; those of the loopback interface and link-local ones are left out.
     pub addresses: Vec<(IpAddr, String)>,
+    pub links: Vec<Link>,
 }
 
 impl Space {
@@ -34,7 +35,7 @@ impl Space {
     pub fn at(path: &Path) -> Result<Self, Error> {
         let mut pod = Netlink::open_in(Netns::open(path)?)?;
         let links = link::list(&mut pod)?;
-        Ok(Self { path: path.to_owned(), addresses: addresses(&mut pod, &links)? })
+        Ok(Self { path: path.to_owned(), addresses: addresses(&mut pod, &links)?, links })
     }
 }
 
