@@ -107,7 +107,10 @@ impl Gc<'_> {
         }
         if self.call.dry_run && !self.call.all {
             let valid = self.known.valid(name, kept.iter().map(|(key, _)| key));
-            let (plan, errors) = self.runtime.gc_dry_run(list, &valid);
+            let (plan, errors) = match self.known.check_named(name) {
+                Ok(()) => self.runtime.gc_dry_run(list, &valid),
+                Err(error) => (Plan::default(), vec![error]),
+            };
             outcome.plan.merge(plan);
             outcome.errors.extend(errors.iter().map(Error::to_string));
         } else if !self.call.dry_run {
@@ -129,7 +132,7 @@ impl Gc<'_> {
     /// use its address. It is looked at anew: a pod that was added meanwhile is.
     fn tell(&self, list: &ConfList, failed: &BTreeSet<Key>, outcome: &mut Outcome) {
         let name = list.name().as_str();
-        let now = match self.now() {
+        let now = match self.now().and_then(|now| now.check_named(name).map(|()| now)) {
             Ok(now) => now,
             Err(error) => return outcome.errors.push(error.to_string()),
         };

@@ -53,6 +53,8 @@ mod cnitool_gc;
 #[cfg(test)]
 mod cnitool_gc_living;
 #[cfg(test)]
+mod cnitool_gc_rules;
+#[cfg(test)]
 mod cnitool_gc_view;
 #[cfg(test)]
 mod cnitool_ipam;

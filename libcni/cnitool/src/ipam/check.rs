@@ -143,6 +143,9 @@ impl Report {
     /// What the plugins have that is of nobody we know.
     fn find_unowned(&mut self, known: &Known, network: &Network, runtime: &Runtime) {
         let name = network.name();
+        if let Err(error) = known.check_named(name) {
+            return self.failed.push(format!("network {name}: {error}"));
+        }
         let attachments = known.attachments(name);
         let (plan, errors) = runtime.gc_dry_run(&network.list, &known.valid(name, attachments.keys()));
         for change in plan.changes.iter().filter(|change| !change.starts_with("remove the empty lease")) {

@@ -11,6 +11,7 @@ mod leases;
 mod list;
 mod networks;
 mod node;
+mod rules;
 mod view;
 
 use std::io::{self, Write};

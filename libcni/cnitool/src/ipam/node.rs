@@ -116,6 +116,15 @@ impl Node {
         })
     }
 
+    /// Whose the host's end of a link says that the link is.
+    pub fn owner_of(&self, space: &Space, ifname: &str) -> Option<Owner> {
+        let pod = space.links.iter().find(|link| link.name == ifname)?;
+        // Numbers of links are each namespace's own: both ends must name the other.
+        let is_end =
+            |link: &&Link| link.is_kind("veth") && pod.parent == Some(link.index) && link.parent == Some(pod.index);
+        Owner::from_alias(self.links.iter().find(is_end)?.alias.as_deref()?)
+    }
+
     /// The ways to what is mounted at a path where others see it: a runtime may have a mount namespace of its own, and so
     /// may we.
     pub fn ways_to(&self, path: &Path) -> impl Iterator<Item = &Path> {
