@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -313,6 +314,47 @@ pub fn forget_namespaces(host: &Host) {
         assert!(entry.as_object_mut().unwrap().remove("netnsId").is_some(), "{entry}");
         fs::write(file.path(), entry.to_string()).unwrap();
     }
+}
+
+/// The cache may be a link, to a larger disk; an entry that is one is not followed, and what it may be of is kept.
+#[test]
+fn links_in_the_cache() {
+    let host = Host::new();
+    let directory = directory(&[&chain("1.1.0", "a", 9, "nftables")]);
+    let mut pods = [host.pod(), host.pod()];
+    let (larger, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let cache = elsewhere.path().join("cache");
+    symlink(larger.path(), &cache).unwrap();
+    let cnitool = host.cnitool(directory.path());
+    let run = |number: u16, arguments: &[&str]| {
+        capable(&cnitool, number).run(&[arguments, &["--cache-dir", cache.to_str().unwrap()]].concat())
+    };
+    let path = |pod: &Pod| pod.path().display().to_string();
+    for (number, pod) in (1..).zip(&pods) {
+        run(number, &["add", "a", &path(pod)]).success();
+    }
+    let results = larger.path().join("results");
+    let entries = || fs::read_dir(&results).unwrap().flatten().map(|file| file.path()).collect::<Vec<_>>();
+    assert_eq!(entries().len(), 2);
+    kill(&host, &mut pods[1]);
+    let dead = path(&pods[1]);
+    let entry = entries().into_iter().find(|file| fs::read_to_string(file).unwrap().contains(&dead)).unwrap();
+    let (moved, state) = (elsewhere.path().join("entry"), host.state());
+    fs::copy(&entry, &moved).unwrap();
+    fs::remove_file(&entry).unwrap();
+    symlink(&moved, &entry).unwrap();
+    let refused = run(1, &["gc", "a"]);
+    assert!(refused.status == Some(1) && refused.stdout.contains("symbolic link"), "{refused}");
+    assert!(moved.exists() && entry.is_symlink());
+    host.state().assert_same(&state);
+
+    fs::remove_file(&entry).unwrap();
+    fs::copy(&moved, &entry).unwrap();
+    let done = run(1, &["gc", "a"]);
+    let removed = format!("a: removed the cache entry {}/results/a-", cache.display());
+    assert!(done.success_text().contains(&removed), "{done}");
+    assert_eq!((entries().len(), cache.is_symlink()), (1, true));
+    run(1, &["check", "a", &path(&pods[0])]).success();
 }
 
 /// What nobody remembers, and nothing leads to: an ADD whose runtime died with its pod and its lease.
