@@ -2,7 +2,8 @@
 //!
 //! A runtime's GC knows which containers it has. This one is told by nobody, and finds out ([`crate::ipam`]): what does
 //! not certainly belong to a container that is gone is kept. With `--dry-run` the same plugins are asked the same, and
-//! say what they would remove ([`libcni::plugin::dry_run`]).
+//! say what they would remove ([`libcni::plugin::dry_run`]). Without it they are asked too, before they are told: what
+//! is removed is said, and who was asked says it.
 //!
 //! Whose ADD is at work shows nowhere yet, so nothing is removed while one is ([`lock::GC`]). After each container and each
 //! network the lock is let go of, for ADDs to come in between.
@@ -61,6 +62,10 @@ pub fn run(call: &Call) -> Result<bool, Error> {
         return Err(Error::new(Code::INVALID_CONFIG, msg).with_details(known.networks.broken.join("; ")));
     }
     if !call.all {
+        match call.dry_run {
+            true => ipam::warn_of_view(&known),
+            false => known.check_view()?,
+        }
         known.check_seen()?;
     }
     let is_wanted = |name: &str| call.networks.is_empty() || call.networks.iter().any(|wanted| wanted == name);
@@ -101,7 +106,7 @@ impl Gc<'_> {
         for (key, verdict) in doomed {
             let done = match self.call.dry_run {
                 true => Ok(self.would_detach(list, &key, verdict, &mut outcome)),
-                false => self.without_adds().and_then(|_alone| self.detach(list, &key)),
+                false => self.without_adds().and_then(|_alone| self.detach(list, &key, &mut outcome)),
             };
             match done {
                 Ok(Some(why)) => outcome.detached.push((key, why)),
@@ -114,12 +119,15 @@ impl Gc<'_> {
         }
         if self.call.dry_run && !self.call.all {
             let valid = self.known.valid(name, kept.iter().map(|(key, _)| key));
-            let (plan, errors) = self.runtime.gc_dry_run(list, &valid);
+            let (plan, errors) = match self.known.check_named(name) {
+                Ok(()) => self.runtime.gc_dry_run(list, &valid),
+                Err(error) => (Plan::default(), vec![error]),
+            };
             outcome.plan.merge(plan);
             outcome.errors.extend(errors.iter().map(Error::to_string));
         } else if !self.call.dry_run {
             match self.without_adds() {
-                Ok(_alone) => outcome.errors.extend(self.tell(list, &failed)),
+                Ok(_alone) => self.tell(list, &failed, &mut outcome),
                 Err(error) => outcome.add_error(&error),
             }
         }
@@ -145,17 +153,23 @@ impl Gc<'_> {
 
     /// Tells the plugins what is valid: all that is not certainly gone, and what could not be detached, which may still
     /// use its address. It is looked at anew: a pod that was added meanwhile is.
-    fn tell(&self, list: &ConfList, failed: &BTreeSet<Key>) -> Vec<String> {
+    fn tell(&self, list: &ConfList, failed: &BTreeSet<Key>, outcome: &mut Outcome) {
         let name = list.name().as_str();
-        let now = match self.now() {
+        let now = match self.now().and_then(|now| now.check_named(name).map(|()| now)) {
             Ok(now) => now,
-            Err(error) => return vec![error.to_string()],
+            Err(error) => return outcome.errors.push(error.to_string()),
         };
         let attachments = now.attachments(name);
         let is_kept = |(key, verdict): &(&Key, &Verdict)| verdict.state != State::Stale || failed.contains(key);
         let kept = attachments.iter().filter(is_kept).map(|(key, _)| key);
         let valid = now.valid(name, kept.chain(failed));
-        self.runtime.gc_plugins(list, Some(&valid)).iter().map(Error::to_string).collect()
+        let ask = || self.runtime.gc_dry_run(list, &valid).0;
+        let tell = || match self.runtime.gc_plugins(list, Some(&valid)) {
+            errors if errors.is_empty() => Ok(()),
+            errors => Err(errors),
+        };
+        let told = outcome.changes_of(ask, tell);
+        outcome.errors.extend(told.err().iter().flatten().map(Error::to_string));
     }
 
     /// What is known at this moment.
@@ -167,27 +181,34 @@ impl Gc<'_> {
 
     /// Detaches what is certainly gone, and says why it is. It is judged anew: the DELs before took their time, and a
     /// runtime may have attached it again. `None`: then there is nothing to do.
-    fn detach(&self, list: &ConfList, key: &Key) -> Result<Option<String>, Error> {
+    fn detach(&self, list: &ConfList, key: &Key, outcome: &mut Outcome) -> Result<Option<String>, Error> {
         let named = |error: Error| error.context(format!("failed to detach {} {}", key.container, key.ifname));
         let now = self.now().map_err(named)?;
         let verdict = now.attachments(&key.network).remove(key);
         let Some(verdict) = verdict.filter(|verdict| verdict.state == State::Stale) else { return Ok(None) };
         let Some(attachment) = attachment(&now, key, verdict.state) else { return Ok(None) };
-        self.runtime.del(list, &attachment).map_err(named)?;
+        let done = outcome.changes_of(|| self.plan(list, &attachment).0, || self.runtime.del(list, &attachment));
+        done.map_err(named)?;
         Ok(Some(verdict.why))
     }
 
     /// What [`Gc::detach`] would do.
     fn would_detach(&self, list: &ConfList, key: &Key, verdict: Verdict, outcome: &mut Outcome) -> Option<String> {
         let attachment = attachment(self.known, key, verdict.state)?;
-        let (plan, errors) = self.runtime.del_dry_run(list, &attachment);
+        let (plan, errors) = self.plan(list, &attachment);
         outcome.plan.merge(plan);
         outcome.errors.extend(errors.iter().map(Error::to_string));
-        let file = self.runtime.cache_file(list, &attachment);
-        if file.exists() {
-            outcome.plan.changes.insert(format!("remove the cache entry {}", file.display()));
-        }
         Some(verdict.why)
+    }
+
+    /// What a DEL removes.
+    fn plan(&self, list: &ConfList, attachment: &Attachment) -> (Plan, Vec<Error>) {
+        let (mut plan, errors) = self.runtime.del_dry_run(list, attachment);
+        let file = self.runtime.cache_file(list, attachment);
+        if file.exists() {
+            plan.changes.insert(format!("remove the cache entry {}", file.display()));
+        }
+        (plan, errors)
     }
 }
 
@@ -198,7 +219,7 @@ fn attachment(known: &Known, key: &Key, state: State) -> Option<Attachment> {
         return Some(Attachment::new(key.container.parse().ok()?, None, key.ifname.parse().ok()?));
     };
     let mut attachment = entry.attachment.clone();
-    if state == State::Stale || entry.leads_elsewhere() {
+    if state == State::Stale || !ipam::leads_home(entry) {
         attachment.netns = None;
     }
     Some(attachment)
@@ -226,18 +247,34 @@ impl Outcome {
         }
     }
 
+    /// Does something, and takes over what it changed: what was planned before, without what is planned still if it failed.
+    fn changes_of<E>(&mut self, plan: impl Fn() -> Plan, change: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let mut planned = plan();
+        let done = change();
+        if done.is_err() {
+            let left = plan().changes;
+            planned.changes.retain(|change| !left.contains(change));
+        }
+        self.plan.merge(planned);
+        done
+    }
+
     fn text(&self, dry_run: bool) -> String {
         let Self { network, .. } = self;
         let mut lines = Vec::new();
         if self.is_disabled {
             lines.push("nothing is done: \"disableGC\" is set".to_owned());
         }
-        let detached = if dry_run { "would detach" } else { "detached" };
+        let (detached, removed) = if dry_run { ("would detach", "would remove") } else { ("detached", "removed") };
         lines.extend(
             self.detached.iter().map(|(key, why)| format!("{detached} {} {}: {why}", key.container, key.ifname)),
         );
-        lines.extend(self.plan.changes.iter().map(|change| format!("would {change}")));
-        lines.extend(self.plan.silent.iter().map(|why| format!("what this plugin would remove is not known: {why}")));
+        lines.extend(self.plan.changes.iter().map(|change| match change.strip_prefix("remove ") {
+            Some(what) => format!("{removed} {what}"),
+            // A command of iptables, for the most part.
+            None => format!("{}: {change}", if dry_run { "would do" } else { "done" }),
+        }));
+        lines.extend(self.plan.silent.iter().map(|why| format!("what this plugin {removed} is not known: {why}")));
         lines.extend(self.errors.iter().map(|error| format!("error: {error}")));
         if lines.is_empty() {
             lines.push("nothing to remove".to_owned());

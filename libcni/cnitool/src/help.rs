@@ -41,10 +41,11 @@ pub const COMMANDS: &[Command] = &[
         summary: "remove what is left of containers that are gone",
         more: "Without NETNS: detaches the attachments of NET, or of every network, whose container is certainly\n\
                gone (ipam list says which are stale, and why), then tells the plugins to keep the others and\n\
-               remove what is nobody's: rules, links, leases. What may live is kept. Call it on the node itself: what\n\
-               cannot be seen from a container counts as gone. Runtimes may start pods meanwhile: ADDs of these\n\
-               plugins and gc wait for each other; after 60 s of ADDs gc gives up and says so. Other plugins' do not\n\
-               wait: where they are used, call it when no pod starts.\n\
+               remove what is nobody's: rules, links, leases; and says what was removed. What may live is kept. It refuses\n\
+               where the node cannot be seen (in a pod with hostNetwork and without hostPID, in a pod's network): what is\n\
+               not seen would count as gone. Runtimes may start pods meanwhile: ADDs of these plugins and gc wait for each\n\
+               other; after 60 s of ADDs gc gives up and says so. Other plugins' do not wait: where they are used, call it\n\
+               when no pod starts.\n\
                \n\
                With NETNS, as the reference's cnitool: detaches EVERY attachment of NET that is remembered in the\n\
                cache directory, whichever tool made it, dead or alive. The path itself is not used.\n\
@@ -54,7 +55,7 @@ pub const COMMANDS: &[Command] = &[
                \n  \
                  --dry-run        say it, and do not do it\n  \
                  --json           networks: network, disabled, detach (container, interface, why), remove,\n                   \
-                                  notKnown, errors\n  \
+                                  notKnown, errors; the same with and without --dry-run\n  \
                  --cache-dir DIR  where runtimes remember (/var/lib/cni)\n",
     },
     Command {

@@ -10,7 +10,7 @@ use libcni::{Code, Error};
 use sha2::{Digest, Sha512};
 
 use crate::arguments::{Call, Verb};
-use crate::{conf_dir, variable};
+use crate::{conf_dir, ipam, variable};
 
 /// The interface unless somebody says otherwise.
 const IFNAME: &str = "eth0";
@@ -33,7 +33,7 @@ pub fn run(call: &Call) -> Result<Vec<u8>, Error> {
         }
         Verb::Check => runtime.check(&list, &attachment).map(|()| Vec::new()),
         Verb::Del => runtime.del(&list, &attachment).map(|()| Vec::new()),
-        Verb::Gc => runtime.gc(&list, None).map(|()| Vec::new()),
+        Verb::Gc => runtime.gc_where(&list, None, &ipam::leads_home).map(|()| Vec::new()),
         Verb::Status => runtime.status(&list).map(|()| Vec::new()),
     };
     done.map_err(|error| match unset && error.msg().contains("no paths provided") {

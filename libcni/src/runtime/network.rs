@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::cache::Cached;
 use super::conflist::ConfList;
 use super::{Runtime, by, request};
 use crate::exec;
@@ -20,6 +21,21 @@ impl Runtime {
     /// # Errors
     /// The cache cannot be read; else every failure, joined: the others are still done.
     pub fn gc(&self, list: &ConfList, valid: Option<&[plugin::Attachment]>) -> Result<(), Error> {
+        self.gc_where(list, valid, &|entry| !entry.leads_elsewhere())
+    }
+
+    /// [`Self::gc`] of a runtime that can look into namespaces: `leads_home` says whether the path that is remembered leads
+    /// to the namespace that was attached. An entry of the reference does not say which one that was, so that a path which
+    /// was given again can only be told by what is in there.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn gc_where(
+        &self,
+        list: &ConfList,
+        valid: Option<&[plugin::Attachment]>,
+        leads_home: &dyn Fn(&Cached) -> bool,
+    ) -> Result<(), Error> {
         if list.disable_gc() {
             return Ok(());
         }
@@ -33,7 +49,7 @@ impl Runtime {
                 continue;
             }
             let stale = format!("{id} {ifname}");
-            if entry.leads_elsewhere() {
+            if !leads_home(entry) {
                 attachment.netns = None;
             }
             if let Err(error) = self.del(list, &attachment) {

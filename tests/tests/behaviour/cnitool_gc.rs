@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -156,6 +157,11 @@ impl Things {
                 things.files.insert(lease.split(" of ").next().unwrap().to_owned());
             } else if let Some(file) = bare.strip_prefix("remove the cache entry ").or(bare.strip_prefix("remove /")) {
                 things.files.insert(format!("/{}", file.trim_start_matches('/')));
+            } else if ["remove the redirection ", "remove the root qdisc ", "set "]
+                .iter()
+                .any(|begin| bare.starts_with(begin))
+            {
+                // They go with their links.
             } else if bare.contains("tables") && bare.contains(" -t ") {
                 // The chain that is emptied goes, and its rules with it.
                 let line = line.replacen("-legacy", "", 1);
@@ -221,9 +227,15 @@ fn a_dry_run_names_what_goes() {
         assert_eq!((&report["errors"], &report["notKnown"]), (&json!([]), &json!([])), "{report}");
         assert_eq!(report["detach"][0]["interface"], "eth0");
 
-        cnitool.run(&["gc", "a"]).success_text();
+        let done = cnitool.run(&["gc", "a", "--json"]).success();
         let mut gone = before.without(&Things::of(&host)).without_content();
         let mut named = Things::named(report).without_content();
+        // Who did it says the same as who was asked before.
+        assert_eq!(done["networks"][0]["detach"], report["detach"], "{backend}");
+        let said = Things::named(&done["networks"][0]).without_content();
+        let lists = [&said.rules, &said.chains, &said.links, &said.files];
+        assert_eq!(lists, [&named.rules, &named.chains, &named.links, &named.files], "{backend}: said, and named");
+        assert!(!is_legacy || said.legacy == named.legacy, "{backend}: {:?} and {:?}", said.legacy, named.legacy);
         // portmap's GC names what it removes as commands for iptables, whichever its flavour; DEL has named it by number.
         let words = std::mem::take(&mut gone.words);
         if !is_legacy {
@@ -241,6 +253,108 @@ fn a_dry_run_names_what_goes() {
         let again = cnitool.run(&["gc", "--dry-run", "--json"]).success();
         assert_eq!(again["networks"][0]["remove"], json!([]), "{again}");
     }
+}
+
+/// As the reference's command, of all that is remembered, dead and alive. One pod's entry does not say which namespace it had,
+/// as the reference's do not.
+#[test]
+fn a_dry_run_of_everything_names_what_goes() {
+    for (backend, is_legacy) in WAYS {
+        let host = Host::new();
+        let (net, other) = (chain("1.1.0", "a", 7, backend), chain("1.1.0", "ab", 8, backend));
+        let directory = directory(&[&net, &other]);
+        let programs = is_legacy.then(legacy);
+        let mut cnitool = host.cnitool(directory.path());
+        if let Some(programs) = &programs {
+            cnitool = cnitool.env("PATH", format!("{}:{}", programs.path().display(), tests::namespace::PATH));
+        }
+        let mut pods = [host.pod(), host.pod(), host.pod()];
+        capable(&cnitool, 3).call("add", "ab", &pods[2]).success();
+        // The first pod leaves what all share.
+        capable(&cnitool, 1).call("add", "a", &pods[0]).success();
+        capable(&cnitool, 1).call("del", "a", &pods[0]).success();
+        let none = Things::of(&host);
+        capable(&cnitool, 1).call("add", "a", &pods[0]).success();
+        capable(&cnitool, 2).call("add", "a", &pods[1]).success();
+        kill(&host, &mut pods[1]);
+        forget_namespaces(&host);
+        let before = Things::of(&host);
+        let report = cnitool.run(&["gc", "a", "/run/netns/x", "--dry-run", "--json"]).success();
+        assert_eq!(Things::of(&host), before, "{backend}: a dry run changes nothing");
+        let report = &report["networks"][0];
+        assert_eq!((&report["errors"], &report["notKnown"]), (&json!([]), &json!([])), "{report}");
+        assert_eq!(report["detach"].as_array().unwrap().len(), 2, "{report}");
+
+        cnitool.run(&["gc", "a", "/run/netns/x"]).success_text();
+        assert_eq!(pods[0].addresses("eth0"), [""; 0]);
+        let mut gone = before.without(&Things::of(&host)).without_content();
+        let mut named = Things::named(report).without_content();
+        if !is_legacy {
+            let words = std::mem::take(&mut gone.words);
+            assert!(std::mem::take(&mut named.legacy).is_subset(&words), "{backend}: {report}");
+        }
+        gone.words.clear();
+        // Deletion of the pod's end names that, in the pod.
+        assert!(named.links.remove("eth0") || gone.links.is_subset(&named.links), "{backend}: {report}");
+        let left = Things::of(&host);
+        assert_eq!(left.without(&none), Things::default(), "{backend}");
+        assert_eq!(
+            (named.rules, named.chains, named.files, named.legacy),
+            (gone.rules, gone.chains, gone.files, gone.legacy),
+            "{backend}: named, and gone"
+        );
+        capable(&cnitool, 3).call("check", "ab", &pods[2]).success();
+    }
+}
+
+/// The entries are as those of the reference.
+pub fn forget_namespaces(host: &Host) {
+    for file in fs::read_dir(host.store().join("results")).unwrap().flatten() {
+        let mut entry: Value = serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap();
+        assert!(entry.as_object_mut().unwrap().remove("netnsId").is_some(), "{entry}");
+        fs::write(file.path(), entry.to_string()).unwrap();
+    }
+}
+
+/// The cache may be a link, to a larger disk; an entry that is one is not followed, and what it may be of is kept.
+#[test]
+fn links_in_the_cache() {
+    let host = Host::new();
+    let directory = directory(&[&chain("1.1.0", "a", 9, "nftables")]);
+    let mut pods = [host.pod(), host.pod()];
+    let (larger, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let cache = elsewhere.path().join("cache");
+    symlink(larger.path(), &cache).unwrap();
+    let cnitool = host.cnitool(directory.path());
+    let run = |number: u16, arguments: &[&str]| {
+        capable(&cnitool, number).run(&[arguments, &["--cache-dir", cache.to_str().unwrap()]].concat())
+    };
+    let path = |pod: &Pod| pod.path().display().to_string();
+    for (number, pod) in (1..).zip(&pods) {
+        run(number, &["add", "a", &path(pod)]).success();
+    }
+    let results = larger.path().join("results");
+    let entries = || fs::read_dir(&results).unwrap().flatten().map(|file| file.path()).collect::<Vec<_>>();
+    assert_eq!(entries().len(), 2);
+    kill(&host, &mut pods[1]);
+    let dead = path(&pods[1]);
+    let entry = entries().into_iter().find(|file| fs::read_to_string(file).unwrap().contains(&dead)).unwrap();
+    let (moved, state) = (elsewhere.path().join("entry"), host.state());
+    fs::copy(&entry, &moved).unwrap();
+    fs::remove_file(&entry).unwrap();
+    symlink(&moved, &entry).unwrap();
+    let refused = run(1, &["gc", "a"]);
+    assert!(refused.status == Some(1) && refused.stdout.contains("symbolic link"), "{refused}");
+    assert!(moved.exists() && entry.is_symlink());
+    host.state().assert_same(&state);
+
+    fs::remove_file(&entry).unwrap();
+    fs::copy(&moved, &entry).unwrap();
+    let done = run(1, &["gc", "a"]);
+    let removed = format!("a: removed the cache entry {}/results/a-", cache.display());
+    assert!(done.success_text().contains(&removed), "{done}");
+    assert_eq!((entries().len(), cache.is_symlink()), (1, true));
+    run(1, &["check", "a", &path(&pods[0])]).success();
 }
 
 /// What nobody remembers, and nothing leads to: an ADD whose runtime died with its pod and its lease.

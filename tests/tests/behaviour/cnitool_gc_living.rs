@@ -11,7 +11,7 @@ use tests::Host;
 use tests::bins;
 use tests::plugin::Cnitool;
 
-use crate::cnitool_gc::{directory, kill};
+use crate::cnitool_gc::{directory, forget_namespaces, kill};
 
 /// The addresses are no other test's.
 fn network(number: usize) -> Value {
@@ -92,6 +92,43 @@ fn a_path_that_is_anothers_now_is_not_handed_to_del() {
     }
 }
 
+/// The same where the entry does not say which namespace it had: the interface in there is another's. One that has its own is
+/// handed over, by its address or, without any, by the interface's.
+#[test]
+fn a_path_without_a_namespace_vouches_for_nothing() {
+    for (reference, has_addresses) in
+        bins::reference_directories().into_iter().flat_map(|one| [(one.clone(), true), (one, false)])
+    {
+        let host = Host::new();
+        let mut list = network(8);
+        list["cniVersion"] = json!("1.0.0");
+        if !has_addresses {
+            list["plugins"][0] = json!({"type": "bridge", "bridge": "br798"});
+        }
+        let directory = directory(&[&list]);
+        let cnitool = host.cnitool(directory.path()).env("CNI_PATH", reference.display());
+        let mut pods = [host.pod(), host.pod(), host.pod()];
+        cnitool.call("add", "a", &pods[0]).success();
+        cnitool.call("add", "a", &pods[2]).success();
+        let known = remembered(&host);
+        cnitool.call("add", "a", &pods[1]).success();
+        // The command detaches whatever is remembered.
+        forget(&host, &known);
+        forget_namespaces(&host);
+        kill(&host, &mut pods[0]);
+        host.run(&format!("touch {}", pods[0].path().display()));
+        host.run(&format!("mount --bind {} {}", pods[1].path().display(), pods[0].path().display()));
+
+        let dry = cnitool.run(&["gc", "a", "/run/netns/x", "--dry-run", "--json"]).success();
+        assert_eq!(dry["networks"][0]["detach"].as_array().unwrap().len(), 2, "{dry}");
+        cnitool.run(&["gc", "a", "/run/netns/x"]).success_text();
+        assert!(pods[1].link("eth0").is_some(), "{has_addresses}: its link is another's");
+        assert!(pods[2].link("eth0").is_none(), "{has_addresses}: its link is its own");
+        assert_eq!(remembered(&host).len(), 0);
+        host.run(&format!("umount {}", pods[0].path().display()));
+    }
+}
+
 /// GC of the plugins was told, after a DEL that failed, that nobody is there: the address was free while all else was left.
 #[test]
 fn who_could_not_be_detached_keeps_the_address() {
@@ -112,6 +149,7 @@ fn who_could_not_be_detached_keeps_the_address() {
     assert!(outcome.status == Some(1) && outcome.stdout.contains("not now"), "{outcome}");
     let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
     assert_eq!(report["networks"][0]["detach"], json!([]), "{outcome}");
+    assert_eq!(report["networks"][0]["remove"], json!([]), "what is left is not said to be removed: {outcome}");
     assert_eq!(leases(&host), ["10.79.2.2"]);
     fs::remove_file(flag).unwrap();
     cnitool.run(&["gc", "a"]).success_text();

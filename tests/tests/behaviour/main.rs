@@ -55,6 +55,10 @@ mod cnitool_gc_adds;
 #[cfg(test)]
 mod cnitool_gc_living;
 #[cfg(test)]
+mod cnitool_gc_rules;
+#[cfg(test)]
+mod cnitool_gc_view;
+#[cfg(test)]
 mod cnitool_ipam;
 #[cfg(test)]
 mod conf_examples;

@@ -4,18 +4,20 @@
 //! named and which is certainly not there, or by a boot since. What shows neither is unknown, and is kept: an address
 //! that is taken from a living pod breaks two, one that is held for a dead one costs an address.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use hostnet::Owner;
-use libcni::runtime::{Cached, Remembered, Runtime};
-use libcni::{Error, Success, Version, plugin};
+use libcni::runtime::{Attachment, Cached, Remembered, Runtime};
+use libcni::{Code, Error, plugin};
 
+use super::entry::addresses;
 use super::leases::{self, Holder, Lease};
 use super::networks::Networks;
-use super::node::{Id, Node, id_of};
+use super::node::{Id, Node, Space, id_of};
+use super::rules::{self, Mention, Whose};
 
 /// A lease that is younger may be of an ADD that is still at work: longer than a runtime of ours waits for a plugin.
 const YOUNG: Duration = Duration::from_secs(300);
@@ -85,6 +87,8 @@ pub struct Known {
     unseen: Vec<String>,
     /// Who says, in the cache, that an address in a namespace is its own.
     claims: HashMap<(Id, IpAddr), Vec<Key>>,
+    /// Rules about addresses that neither the cache nor a link says that are somebody's.
+    mentions: Vec<Mention>,
 }
 
 impl Known {
@@ -110,7 +114,74 @@ impl Known {
                 claims.entry((id, address)).or_default().push(Key::of(entry));
             }
         }
-        Ok(Self { networks, leases, remembered, node, unseen, claims })
+        let mut known = Self { networks, leases, remembered, node, unseen, claims, mentions: Vec::new() };
+        let (mentions, failed) = rules::read(&known.unclaimed());
+        known.mentions = mentions;
+        known.unseen.extend(failed);
+        Ok(known)
+    }
+
+    /// The addresses in namespaces that nobody has, as far as the cache and links say.
+    fn unclaimed(&self) -> BTreeSet<IpAddr> {
+        let of = |(id, space): (&Id, &Space)| {
+            let free =
+                space.addresses.iter().filter(|(address, ifname)| self.is_unclaimed(*id, space, *address, ifname));
+            free.map(|(address, _)| *address).collect::<Vec<_>>()
+        };
+        self.node.spaces.iter().flat_map(of).collect()
+    }
+
+    fn is_unclaimed(&self, id: Id, space: &Space, address: IpAddr, ifname: &str) -> bool {
+        !self.claims.contains_key(&(id, address)) && self.node.owner_of(space, ifname).is_none()
+    }
+
+    /// Those of whom rules speak and nothing else, if their address lives; each with what shows that. Also rules whose address
+    /// lives, and that do not say whose they are: nobody who is told what is valid can keep those.
+    fn mentioned(&self, network: &str) -> (Vec<(Key, String)>, Vec<String>) {
+        let (mut keys, mut cut) = (Vec::new(), Vec::new());
+        let Ok(name) = network.parse() else { return (keys, cut) };
+        let is_leased = |address: IpAddr| {
+            let is_it = |lease: &Lease| lease.address == address && matches!(lease.holder, Holder::Attachment { .. });
+            self.leases.iter().any(|lease| lease.network == network && is_it(lease))
+        };
+        for mention in &self.mentions {
+            let Some(whose) = mention.whose(&name) else { continue };
+            for address in mention.addresses.iter().filter(|address| !is_leased(**address)) {
+                let mut places = self.node.with(*address).filter(|(id, space, ifname)| {
+                    let named = match &whose {
+                        Whose::Attachment(owner) => owner.ifname.as_str() == *ifname,
+                        Whose::Container(_) | Whose::Cut => true,
+                    };
+                    named && self.is_unclaimed(*id, space, *address, ifname)
+                });
+                let Some((_, space, ifname)) = places.next() else { continue };
+                let place = format!("{address} is on {ifname} in {}", space.path.display());
+                let container = match &whose {
+                    Whose::Attachment(owner) => owner.container.to_string(),
+                    Whose::Container(container) => container.clone(),
+                    Whose::Cut => {
+                        cut.push(format!("{place}, and the rule {:?} is about it", mention.comment()));
+                        continue;
+                    }
+                };
+                let key = Key { network: network.to_owned(), container, ifname: ifname.to_owned() };
+                keys.push((key, format!("{place}, and rules about it are of this container")));
+            }
+        }
+        (keys, cut)
+    }
+
+    /// Whether the plugins of a network may be told what is valid.
+    ///
+    /// # Errors
+    /// There are rules that they would remove, of an attachment that lives and cannot be named.
+    pub fn check_named(&self, network: &str) -> Result<(), Error> {
+        let (_, cut) = self.mentioned(network);
+        if cut.is_empty() {
+            return Ok(());
+        }
+        let msg = format!("the plugins are not told what to keep, as not all of it can be named: {}", cut.join("; "));
+        Err(Error::new(Code::INTERNAL, msg))
     }
 
     /// What could not be looked at, configurations too.
@@ -209,10 +280,13 @@ impl Known {
         before_boot: bool,
     ) -> Verdict {
         if let Some(why) = entry.netns_is_gone() {
-            return seen.map_or_else(
-                || verdict(State::Stale, format!("a runtime remembers it, and {why}")),
-                |seen| verdict(State::Alive, seen),
-            );
+            if let Some(seen) = seen {
+                return verdict(State::Alive, seen);
+            }
+            if let Some(there) = self.elsewhere(entry) {
+                return self.judge_remembered(&there, addresses, None, before_boot);
+            }
+            return verdict(State::Stale, format!("a runtime remembers it, and {why}"));
         }
         let path = entry.attachment.netns.as_deref();
         let id = path.and_then(id_of);
@@ -233,6 +307,16 @@ impl Known {
             (None, Some(_)) => verdict(State::Unknown, format!("its namespace {shown} is there, and does not have it")),
             (None, None) => verdict(State::Unknown, "a runtime remembers it, and not its namespace"),
         }
+    }
+
+    /// The entry with another way to its namespace, if one is mounted at its path where others see it, and may be its own.
+    fn elsewhere(&self, entry: &Cached) -> Option<Cached> {
+        let with = |way: &Path| {
+            let attachment = Attachment { netns: Some(way.to_owned()), ..entry.attachment.clone() };
+            Cached { attachment, ..entry.clone() }
+        };
+        let ways = self.node.ways_to(entry.attachment.netns.as_deref()?);
+        ways.map(with).find(|there| there.netns_is_gone().is_none())
     }
 
     /// Where one of the addresses is seen on an interface of that name, unless it is somebody else's there.
@@ -280,6 +364,9 @@ impl Known {
             let key = Key { network: network.to_owned(), container, ifname };
             add(key, verdict(State::Alive, format!("{link} on the node is its link")));
         }
+        for (key, why) in self.mentioned(network).0 {
+            add(key, verdict(State::Alive, why));
+        }
         all
     }
 
@@ -292,10 +379,4 @@ impl Known {
         }
         valid
     }
-}
-
-/// The addresses that an entry's ADD got.
-pub fn addresses(entry: &Cached) -> Vec<IpAddr> {
-    let result = Success::from_value(entry.result.clone(), Version::V0_1_0);
-    result.map(|(_, result)| result.ips.iter().map(|ip| ip.address.addr()).collect()).unwrap_or_default()
 }

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use libcni::runtime::Runtime;
 use serde_json::{Value, json};
 
-use super::attachments::{Key, Known, State, addresses};
+use super::attachments::{Key, Known, State};
+use super::entry::addresses;
 use super::leases::{Holder, Lease};
 use super::networks::Network;
 
@@ -142,6 +143,9 @@ impl Report {
     /// What the plugins have that is of nobody we know.
     fn find_unowned(&mut self, known: &Known, network: &Network, runtime: &Runtime) {
         let name = network.name();
+        if let Err(error) = known.check_named(name) {
+            return self.failed.push(format!("network {name}: {error}"));
+        }
         let attachments = known.attachments(name);
         let (plan, errors) = runtime.gc_dry_run(&network.list, &known.valid(name, attachments.keys()));
         for change in plan.changes.iter().filter(|change| !change.starts_with("remove the empty lease")) {

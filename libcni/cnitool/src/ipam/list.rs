@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::attachments::{Key, Known, Verdict, addresses};
+use super::attachments::{Key, Known, Verdict};
+use super::entry::addresses;
 use super::leases::Holder;
 use super::networks::Network;
 

@@ -6,11 +6,15 @@
 
 mod attachments;
 mod check;
+mod entry;
 mod leases;
 mod list;
 mod networks;
 mod node;
+mod rules;
+mod view;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -19,6 +23,7 @@ use libcni::types::json;
 use libcni::{Code, Error};
 
 pub use attachments::{Key, Known, State, Verdict};
+pub use entry::leads_home;
 
 use crate::{conf_dir, plugin_dirs, print};
 
@@ -55,6 +60,7 @@ pub fn runtime(cache_dir: Option<&PathBuf>) -> Runtime {
 pub fn run(call: &Call) -> Result<bool, Error> {
     let runtime = runtime(call.cache_dir.as_ref());
     let known = Known::read(&conf_dir(), &runtime)?;
+    warn_of_view(&known);
     let is_wanted = |network: &str| call.networks.is_empty() || call.networks.iter().any(|wanted| wanted == network);
     let now = SystemTime::now();
     match call.what {
@@ -68,6 +74,13 @@ pub fn run(call: &Call) -> Result<bool, Error> {
             print(&if call.json { line(&report.json()) } else { report.text().into_bytes() })?;
             if report.is_clean() { unseen(&report.failed).map(|()| true) } else { Ok(false) }
         }
+    }
+}
+
+/// Says on stderr what [`Known::check_view`] has to say.
+pub fn warn_of_view(known: &Known) {
+    if let Err(error) = known.check_view() {
+        let _ = writeln!(io::stderr(), "warning: {error}");
     }
 }
 
