@@ -10,7 +10,7 @@
 //! | `.lease` | a lease that is being written; exists only under the lock |
 //!
 //! A lease is written to `.lease` and then linked to its name: the name appears with its content or not at all,
-//! and `link(2)` refuses a name that is taken. A process killed on the way leaves `.lease`, or, if it was the
+//! and `link(2)` refuses a name that is taken. In the place of a lease of an earlier boot it is renamed. A process killed on the way leaves `.lease`, or, if it was the
 //! reference, an empty `<address>`. Under the lock both can only be such remains, and since both have changed the
 //! directory behind the index, the next call reads everything and removes them. (If it is the reference's DEL that
 //! comes next, it removes `.lease` if the owner is the same; nothing else of it touches the file.)
@@ -18,6 +18,7 @@
 //! Nothing is synced to disk, as in the reference: after a power failure no container of before is running, and
 //! an address file that lost its content is found empty and removed.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -61,6 +62,8 @@ pub struct Store {
     owners: Option<Owners>,
     /// All leases, if they had to be read and no index could be written.
     leases: Option<Vec<Lease>>,
+    /// Addresses that are in use, once that was asked. `None`: it is not known.
+    living: OnceCell<Option<HashSet<IpAddr>>>,
     read_only: bool,
     changed: bool,
     /// How long an address that is freed is to rest.
@@ -147,6 +150,7 @@ impl Store {
             boot,
             owners,
             leases: None,
+            living: OnceCell::new(),
             read_only: dry_run::is_on(),
             changed: false,
             cooldown: None,

@@ -1,0 +1,107 @@
+//! How a lease of an earlier boot is taken: which files are no leases, what cannot be taken, and what a killed process
+//! leaves. Which leases are of an earlier boot is in `boots`.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use rustix::fs::{AtFlags, Timespec, Timestamps, utimensat};
+use serde_json::Value;
+
+use crate::machine::{Machine, date, long_ago};
+use crate::node::{Node, OURS, call_with, start};
+
+/// Five addresses, .2 to .6.
+const FIVE: &str = "10.213.47.0/29";
+
+fn five() -> (Node, Value, Machine) {
+    let node = Node::new();
+    let conf = node.subnets(&[FIVE]);
+    (node, conf, Machine::new())
+}
+
+/// `echo reserved > 10.213.47.3`: a printer has the address, and no lease in the form that a plugin writes.
+#[test]
+fn what_a_human_reserved_is_not_taken() {
+    let (node, conf, mut machine) = five();
+    let by_hand = ["reserved\n", "the printer, ask Ada\n", "reserved", "printer\neth0", "printer\r\neth0\n"];
+    for (n, content) in by_hand.iter().enumerate() {
+        node.write(&format!("10.213.47.{}", n + 2), content);
+    }
+    date(&node, long_ago());
+    for boot in 0..3 {
+        assert_eq!(machine.add("a", &conf).error().0, 999, "boot {boot}");
+        assert_eq!(machine.call("STATUS", "", &conf).error().0, 50, "boot {boot}");
+        for (n, content) in by_hand.iter().enumerate() {
+            let address = format!("10.213.47.{}", n + 2);
+            assert!(!machine.ask("a", &address, &conf).ok, "boot {boot}: {content:?}");
+            assert_eq!(node.read(&address), *content);
+        }
+        machine.reboot();
+    }
+}
+
+/// One that cannot be taken is no reason to leave the others.
+#[test]
+fn what_cannot_be_taken_is_passed_over() {
+    let (node, conf, mut machine) = five();
+    machine.fill("a", &conf);
+    machine.reboot();
+    let at = |name: &str| node.leases().join(name);
+    fs::remove_file(at("10.213.47.2")).unwrap();
+    fs::create_dir(at("10.213.47.2")).unwrap();
+    fs::remove_file(at("10.213.47.3")).unwrap();
+    symlink("/nonexistent", at("10.213.47.3")).unwrap();
+    let old = Timespec { tv_sec: 86_400, tv_nsec: 0 };
+    for name in ["10.213.47.2", "10.213.47.3"] {
+        let times = Timestamps { last_access: old, last_modification: old };
+        utimensat(rustix::fs::CWD, at(name), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    }
+    // No rename replaces what is mounted.
+    let mounted = at("10.213.47.4").display().to_string();
+    machine.twist(&format!("mount --bind {mounted} {mounted}"));
+    machine.call("STATUS", "", &conf).succeeded();
+    let log = machine.directory().join("log");
+    let env = [("PODWIRE_LOG", log.to_str().unwrap())];
+    assert_eq!(call_with(machine.plugin(), "ADD", "b", &conf, &env).addresses(), ["10.213.47.5"]);
+    let line: Value = serde_json::from_str(&fs::read_to_string(&log).unwrap()).unwrap();
+    let notes = line["notes"].as_array().unwrap();
+    assert!(notes.iter().any(|note| note.as_str().unwrap().contains("10.213.47.4")), "{line}");
+    machine.add("c", &conf).succeeded();
+    assert_eq!(machine.add("d", &conf).error().0, 999);
+    assert!(at("10.213.47.2").is_dir() && at("10.213.47.3").is_symlink() && !node.files().contains(".lease"));
+    assert_eq!(node.read("10.213.47.4"), "a2\r\neth0");
+    machine.twist("");
+    assert_eq!(machine.add("d", &conf).addresses(), ["10.213.47.4"]);
+}
+
+/// Killed before each call that changes a name: the address is the old owner's or the new one's, at every moment, and
+/// nobody else's.
+#[test]
+fn killed_on_the_way() {
+    for call in ["write", "pwrite64", "lsetxattr", "utimensat", "unlink,unlinkat", "link,linkat", "rename,renameat"] {
+        for count in 1.. {
+            let (node, conf, mut machine) = five();
+            machine.fill("a", &conf);
+            machine.reboot();
+            let calls = call.split(',').map(|call| format!("?{call}")).collect::<Vec<_>>().join(",");
+            let strace = format!("strace -qq -o /dev/null -e inject={calls}:signal=KILL:when={count}");
+            machine.twist(&format!("exec {strace} {OURS}"));
+            let outcome = start(machine.plugin(), "ADD", "x", &conf, &[]).wait_with_output().unwrap();
+            let killed = !outcome.status.success();
+            let holders = (2..7).map(|last| node.read(&format!("10.213.47.{last}")));
+            let strangers = holders.filter(|holder| !holder.starts_with('a') && holder != "x\r\neth0");
+            assert_eq!(strangers.collect::<Vec<_>>(), Vec::<String>::new(), "{call} {count}");
+            machine.twist("");
+            assert_eq!(machine.fill("b", &conf).len(), 5 - usize::from(node_has(&node, "x")), "{call} {count}");
+            assert!(!node.files().contains(".lease") && node.sealed());
+            if !killed {
+                break;
+            }
+            assert!(count < 50, "it never ends");
+        }
+    }
+}
+
+fn node_has(node: &Node, id: &str) -> bool {
+    node.addresses().iter().any(|address| node.read(&address.to_string()) == format!("{id}\r\neth0"))
+}
