@@ -111,27 +111,26 @@ impl Store {
     }
 
     /// Makes a lease one of this boot, if it is not yet: its container is back. Whoever judges by time must see a
-    /// present one where there are no stamps.
+    /// present one where there are no stamps, and nobody one of another boot.
     ///
     /// # Errors
     /// The file cannot be changed: it would be taken from the container.
     pub fn renew(&mut self, addr: IpAddr) -> Result<(), StoreError> {
         let path = self.dir.join(addr.to_string());
-        let Some(boot) = self.boot.id() else { return Ok(()) };
-        let made = Stamp::made(boot);
-        if stamp::get(&path).is_ok_and(|stamp| stamp.as_ref() == Some(&made)) {
+        let made = self.boot.id().map(Stamp::made);
+        if made.is_some() && stamp::get(&path).is_ok_and(|stamp| stamp == made) {
             return Ok(());
         }
         let now = FileTimes::new().set_modified(SystemTime::now());
         let touched = File::options().write(true).open(&path).and_then(|lease| lease.set_times(now));
         touched.map_err(StoreError::io("renew", &path))?;
-        if stamp::set(&path, &made).is_ok() {
+        if made.is_some_and(|made| stamp::set(&path, &made).is_ok()) {
             return Ok(());
         }
         // A stamp of another boot would outrank the time, and give the address away.
         match stamp::get(&path) {
             Ok(None) => Ok(()),
-            Ok(Some(stamp)) if stamp.boot == *boot => Ok(()),
+            Ok(Some(stamp)) if self.boot.id() == Some(&stamp.boot) => Ok(()),
             _ => stamp::remove(&path).map_err(|error| StoreError::io("renew", &path)(error.into())),
         }
     }

@@ -105,3 +105,20 @@ fn killed_on_the_way() {
 fn node_has(node: &Node, id: &str) -> bool {
     node.addresses().iter().any(|address| node.read(&address.to_string()) == format!("{id}\r\neth0"))
 }
+
+/// A container that has returned lives, also where the plugin is not told which boot this is: the stamp of the boot
+/// before must not give its address away to those who are.
+#[test]
+fn a_container_that_returned_in_an_unknown_boot_keeps_its_address() {
+    let (node, conf, mut machine) = five();
+    machine.fill("a", &conf);
+    date(&node, long_ago());
+    machine.reboot();
+    machine.twist("mount --bind /dev/null /proc/sys/kernel/random/boot_id");
+    assert_eq!(machine.add("a1", &conf).addresses(), ["10.213.47.3"]);
+    assert_eq!(machine.add("b", &conf).error().0, 999, "none is taken");
+    machine.twist("");
+    assert!(!machine.ask("b", "10.213.47.3", &conf).ok);
+    assert_eq!(machine.fill("b", &conf).len(), 4);
+    machine.call("CHECK", "a1", &conf).succeeded();
+}
