@@ -6,18 +6,18 @@
 //! might be any address.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::fs::{FsWord, fstatfs};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::mounts;
 
 /// `NSFS_MAGIC` of linux/magic.h.
 const NSFS: FsWord = 0x6e73_6673;
@@ -78,35 +78,8 @@ fn is_gone(error: &io::Error) -> bool {
 
 /// Where network namespaces are mounted, as this process sees it.
 pub(crate) fn namespace_mounts() -> io::Result<Vec<PathBuf>> {
-    Ok(mounts_in(&fs::read("/proc/self/mountinfo")?))
-}
-
-/// Those of a table in the form of `mountinfo`. Paths are bytes there, as everywhere.
-fn mounts_in(table: &[u8]) -> Vec<PathBuf> {
-    let mounts = table.split(|byte| *byte == b'\n').filter(|line| line.windows(8).any(|part| part == b" - nsfs "));
-    let fields = mounts.map(|line| line.split(|byte| *byte == b' ').skip(3));
-    // The root of the mount names the namespace, and the next field is the place.
-    let places =
-        fields.filter_map(|mut fields| fields.next().filter(|root| root.starts_with(b"net:[")).and(fields.next()));
-    places.map(|place| OsStr::from_bytes(&unescaped(place)).into()).collect()
-}
-
-/// A field of `mountinfo` without the four escapes that it has.
-fn unescaped(field: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, after)) = rest.split_first() {
-        let (byte, after) = match rest {
-            [b'\\', b'0', b'1', b'1', after @ ..] => (b'\t', after),
-            [b'\\', b'0', b'1', b'2', after @ ..] => (b'\n', after),
-            [b'\\', b'0', b'4', b'0', after @ ..] => (b' ', after),
-            [b'\\', b'1', b'3', b'4', after @ ..] => (b'\\', after),
-            _ => (*first, after),
-        };
-        bytes.push(byte);
-        rest = after;
-    }
-    bytes
+    let namespaces = mounts::of_type("nsfs")?.into_iter().filter(|mount| mount.root.starts_with(b"net:["));
+    Ok(namespaces.map(|mount| mount.place).collect())
 }
 
 /// Adds what `/proc/…/net` lists.
@@ -129,18 +102,4 @@ fn read(net: &Path, found: &mut HashSet<IpAddr>) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mounts_are_told_by_bytes() {
-        let table = b"22 27 0:21 / /proc rw - proc proc rw\n\
-            30 27 0:40 / /mnt/\xff\xfe rw - tmpfs none rw\n\
-            69 42 0:4 net:[4026532388] /run/a\\040b\\011c\\012d\\134040\xff rw shared:2 - nsfs nsfs rw\n\
-            70 42 0:4 mnt:[4026532389] /run/mnt rw - nsfs nsfs rw\n";
-        assert_eq!(mounts_in(table), [PathBuf::from(OsStr::from_bytes(b"/run/a b\tc\nd\\040\xff"))]);
-    }
 }
