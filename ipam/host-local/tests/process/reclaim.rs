@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, Timespec, Timestamps, utimensat};
 use serde_json::Value;
 
 use crate::machine::{Machine, date, long_ago};
-use crate::node::{Node, OURS, call_with, start};
+use crate::node::{Node, OURS, call, call_with, references, start};
 
 /// Five addresses, .2 to .6.
 const FIVE: &str = "10.213.47.0/29";
@@ -121,4 +122,17 @@ fn a_container_that_returned_in_an_unknown_boot_keeps_its_address() {
     assert!(!machine.ask("b", "10.213.47.3", &conf).ok);
     assert_eq!(machine.fill("b", &conf).len(), 4);
     machine.call("CHECK", "a1", &conf).succeeded();
+}
+
+/// Before 1970, or where a clock of 2038 and later ends up in 32 bits.
+#[test]
+fn times_that_no_clock_had_prove_nothing() {
+    for seconds in [0, -86_400, i64::from(i32::MIN)] {
+        let (node, conf, machine) = five();
+        (0..5).for_each(|n| call(references().remove(0), "ADD", &format!("theirs{n}"), &conf).succeeded());
+        date(&node, SystemTime::UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()));
+        assert_eq!(machine.add("b", &conf).error().0, 999, "{seconds}");
+        date(&node, long_ago());
+        machine.add("b", &conf).succeeded();
+    }
 }
