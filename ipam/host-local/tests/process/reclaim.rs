@@ -2,7 +2,8 @@
 //! leaves. Which leases are of an earlier boot is in `boots`.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, Timespec, Timestamps, utimensat};
@@ -135,4 +136,44 @@ fn times_that_no_clock_had_prove_nothing() {
         date(&node, long_ago());
         machine.add("b", &conf).succeeded();
     }
+}
+
+/// exFAT, some shares: they know no second names.
+fn without_links(machine: &Machine, error: &str) -> PathBuf {
+    let program = machine.directory().join("without-links");
+    let strace = format!("strace -qq -o /dev/null -e inject=?link,?linkat:error={error}");
+    fs::write(&program, format!("#!/bin/sh\nexec {strace} {OURS}\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
+#[test]
+fn where_there_are_no_links() {
+    for error in ["EPERM", "EOPNOTSUPP", "ENOSYS"] {
+        let (node, conf, machine) = five();
+        let ours = without_links(&machine, error);
+        node.write("10.213.47.3", "foreign\r\neth0");
+        assert_eq!(call(&ours, "ADD", "a", &conf).addresses(), ["10.213.47.4"], "{error}");
+        assert_eq!(call(&ours, "ADD", "b", &conf).addresses(), ["10.213.47.5"]);
+        assert_eq!(call(&ours, "ADD", "a", &conf).addresses(), ["10.213.47.4"]);
+        assert_eq!(node.read("10.213.47.5"), "b\r\neth0");
+        let mode = fs::metadata(node.leases().join("10.213.47.5")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!node.files().contains(".lease") && node.sealed());
+        // Made in this boot, as any other.
+        date(&node, long_ago());
+        assert!(!call_with(&ours, "ADD", "c", &conf, &[("CNI_ARGS", "IP=10.213.47.4")]).ok);
+        references().iter().for_each(|theirs| call(theirs, "CHECK", "b", &conf).succeeded());
+        ["a", "b", "foreign"].iter().for_each(|id| call(&ours, "DEL", id, &conf).succeeded());
+        assert!(node.addresses().is_empty());
+    }
+}
+
+/// Any other refusal is an error.
+#[test]
+fn a_link_that_fails_reserves_nothing() {
+    let (node, conf, machine) = five();
+    let refused = call(without_links(&machine, "EIO"), "ADD", "a", &conf);
+    assert_eq!(refused.error().0, 5);
+    assert!(node.addresses().is_empty() && !node.files().contains(".lease"), "{:?}", node.files());
 }
