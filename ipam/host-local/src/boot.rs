@@ -179,4 +179,29 @@ mod tests {
         // The end of what can be computed.
         assert!(!is_before(second(i64::MAX.unsigned_abs()), start));
     }
+
+    /// The numbers are those of linux/magic.h: file systems that the next machine may have mounted too.
+    #[test]
+    fn nothing_is_judged_where_several_machines_may_write() {
+        let shared: [(&str, u64); 12] = [
+            ("nfs", 0x6969),
+            ("9p", 0x0102_1997),
+            ("fuse: virtiofs, s3fs, glusterfs, sshfs", 0x6573_5546),
+            ("ceph", 0x00c3_6400),
+            ("cifs", 0xff53_4d42),
+            ("smb2", 0xfe53_4d42),
+            ("afs", 0x5346_414f),
+            ("coda", 0x7375_7245),
+            ("gfs2", 0x0116_1970),
+            ("ocfs2", 0x7461_636f),
+            ("vboxsf", 0x786f_4256),
+            ("lustre", 0x0bd0_0bd0),
+        ];
+        for (name, magic) in shared {
+            assert!(!is_local(magic), "{name}");
+        }
+        assert!(is_local(0xef53), "ext4");
+        // As a signed 32-bit number becomes one of 64 bits: btrfs.
+        assert!(is_local(0xffff_ffff_9123_683e));
+    }
 }
