@@ -138,6 +138,34 @@ fn times_that_no_clock_had_prove_nothing() {
     }
 }
 
+/// Leases of the reference as years leave them: of every mode that its versions or a restored backup gave them, and with
+/// a second name in a backup. The backup stays as it is.
+#[test]
+fn leases_of_the_reference_of_any_mode_and_with_second_names() {
+    for theirs in references() {
+        let (node, conf, machine) = five();
+        (0..5).for_each(|n| call(&theirs, "ADD", &format!("theirs{n}"), &conf).succeeded());
+        let backup = node.data_dir().join("backup");
+        fs::create_dir(&backup).unwrap();
+        for (n, mode) in [0o600, 0o644, 0o444, 0o666, 0].into_iter().enumerate() {
+            let lease = node.leases().join(format!("10.213.47.{}", n + 2));
+            fs::set_permissions(&lease, fs::Permissions::from_mode(mode)).unwrap();
+            fs::hard_link(&lease, backup.join(lease.file_name().unwrap())).unwrap();
+        }
+        date(&node, long_ago());
+        assert_eq!(machine.add("theirs1", &conf).addresses(), ["10.213.47.3"], "one is back");
+        assert_eq!(machine.fill("b", &conf).len(), 4);
+        for (n, holder) in ["b0", "theirs1", "b1", "b2", "b3"].into_iter().enumerate() {
+            let name = format!("10.213.47.{}", n + 2);
+            assert_eq!(node.read(&name), format!("{holder}\r\neth0"));
+            assert_eq!(fs::read_to_string(backup.join(&name)).unwrap(), format!("theirs{n}\r\neth0"));
+            call(&theirs, "CHECK", holder, &conf).succeeded();
+            call(&theirs, "DEL", holder, &conf).succeeded();
+        }
+        assert!(node.addresses().is_empty());
+    }
+}
+
 /// exFAT, some shares: they know no second names.
 fn without_links(machine: &Machine, error: &str) -> PathBuf {
     let program = machine.directory().join("without-links");
