@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -19,57 +20,99 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::mounts;
 
+mod addresses;
+
 /// `NSFS_MAGIC` of linux/magic.h.
 const NSFS: FsWord = 0x6e73_6673;
 
 /// Addresses of all namespaces. `None`: one of them cannot be read.
 #[must_use]
 pub fn addresses() -> Option<HashSet<IpAddr>> {
-    let mut found = HashSet::new();
-    of_processes(&mut found).ok()?;
     // A thread of its own, which need not find its way back.
-    let mounted = thread::Builder::new().spawn(of_mounts).ok()?;
-    found.extend(mounted.join().ok()?.ok()?);
-    Some(found)
+    let search = || {
+        let mut search = Search::default();
+        search.processes()?;
+        search.mounts()?;
+        io::Result::Ok(search.found)
+    };
+    thread::Builder::new().spawn(search).ok()?.join().ok()?.ok()
 }
 
-fn of_processes(found: &mut HashSet<IpAddr>) -> io::Result<()> {
-    let mut seen = HashSet::new();
-    for process in fs::read_dir("/proc")? {
-        let process = process?;
-        if !process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
-            continue;
+#[derive(Default)]
+struct Search {
+    found: HashSet<IpAddr>,
+    /// Namespaces that were read, by the numbers of their inodes.
+    seen: HashSet<u64>,
+}
+
+impl Search {
+    fn processes(&mut self) -> io::Result<()> {
+        for process in fs::read_dir("/proc")? {
+            let process = process?;
+            if !process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+                continue;
+            }
+            let process = process.path();
+            let read = match File::open(process.join("ns/net")).and_then(|namespace| self.enter(&namespace)) {
+                // Who may not enter the namespace (that is for who may trace the process) can read its files all the same.
+                Err(error) if !is_gone(&error) => self.files(&process.join("net")),
+                read => read,
+            };
+            if let Err(error) = read
+                && !is_gone(&error)
+            {
+                return Err(error);
+            }
         }
-        let process = process.path();
-        // Who may not know the namespace (that is for who may trace the process) can read its addresses all the same.
-        let namespace = fs::read_link(process.join("ns/net")).ok();
-        if namespace.as_ref().is_some_and(|namespace| seen.contains(namespace)) {
-            continue;
-        }
-        match read(&process.join("net"), found) {
-            // Not before: another process may be in the namespace of one that ended meanwhile.
-            Ok(()) => seen.extend(namespace),
-            Err(error) if is_gone(&error) => {}
-            Err(error) => return Err(error),
-        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn of_mounts() -> io::Result<HashSet<IpAddr>> {
-    let mut found = HashSet::new();
-    for mount in namespace_mounts()? {
-        let namespace = match File::open(mount) {
-            Err(error) if is_gone(&error) => continue,
-            namespace => namespace?,
-        };
-        // Else it was unmounted, and this is the file that was under it.
-        if fstatfs(&namespace)?.f_type == NSFS {
+    fn mounts(&mut self) -> io::Result<()> {
+        for mount in namespace_mounts()? {
+            let namespace = match File::open(mount) {
+                Err(error) if is_gone(&error) => continue,
+                namespace => namespace?,
+            };
+            // Else it was unmounted, and this is the file that was under it.
+            if fstatfs(&namespace)?.f_type == NSFS {
+                self.enter(&namespace)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what the kernel lists in a namespace, in which the thread is then.
+    fn enter(&mut self, namespace: &File) -> io::Result<()> {
+        let inode = namespace.metadata()?.ino();
+        if !self.seen.contains(&inode) {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-            read(Path::new("/proc/thread-self/net"), &mut found)?;
+            self.found.extend(addresses::here()?);
+            self.seen.insert(inode);
         }
+        Ok(())
     }
-    Ok(found)
+
+    /// Adds what `/proc/…/net` lists.
+    fn files(&mut self, net: &Path) -> io::Result<()> {
+        // Before the other, which is always there: what it lacks is IPv6, and not the process.
+        let of_ipv6 = match fs::read_to_string(net.join("if_inet6")) {
+            Err(error) if is_gone(&error) => String::new(),
+            text => text?,
+        };
+        for line in of_ipv6.lines() {
+            let digits = line.split(' ').next().unwrap_or_default();
+            self.found.extend(u128::from_str_radix(digits, 16).map(|bits| IpAddr::from(Ipv6Addr::from_bits(bits))));
+        }
+        let mut prefix = "";
+        for line in fs::read_to_string(net.join("fib_trie"))?.lines() {
+            match line.trim_start().split_once(' ') {
+                Some(("|--", address)) => prefix = address,
+                Some(("/32", "host LOCAL")) => self.found.extend(prefix.parse::<IpAddr>()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 fn is_gone(error: &io::Error) -> bool {
@@ -80,26 +123,4 @@ fn is_gone(error: &io::Error) -> bool {
 pub(crate) fn namespace_mounts() -> io::Result<Vec<PathBuf>> {
     let namespaces = mounts::of_type("nsfs")?.into_iter().filter(|mount| mount.root.starts_with(b"net:["));
     Ok(namespaces.map(|mount| mount.place).collect())
-}
-
-/// Adds what `/proc/…/net` lists.
-fn read(net: &Path, found: &mut HashSet<IpAddr>) -> io::Result<()> {
-    // Before the other, which is always there: what it lacks is IPv6, and not the process.
-    let of_ipv6 = match fs::read_to_string(net.join("if_inet6")) {
-        Err(error) if is_gone(&error) => String::new(),
-        text => text?,
-    };
-    for line in of_ipv6.lines() {
-        let digits = line.split(' ').next().unwrap_or_default();
-        found.extend(u128::from_str_radix(digits, 16).map(|bits| IpAddr::from(Ipv6Addr::from_bits(bits))));
-    }
-    let mut prefix = "";
-    for line in fs::read_to_string(net.join("fib_trie"))?.lines() {
-        match line.trim_start().split_once(' ') {
-            Some(("|--", address)) => prefix = address,
-            Some(("/32", "host LOCAL")) => found.extend(prefix.parse::<IpAddr>()),
-            _ => {}
-        }
-    }
-    Ok(())
 }
