@@ -23,8 +23,8 @@ pub struct Entry {
     pub ifname: Option<String>,
     /// When it was made or renewed, by the clock of that moment, which may have been wrong.
     pub written: SystemTime,
-    /// Which boot it is of. An [`Age::EarlierBoot`] address is given to the next who needs it, unless it turns out
-    /// that a living namespace has it ([`crate::living`], which is not asked here).
+    /// Which boot it is of. An [`Age::EarlierBoot`] address is given to the next who needs it, unless the lease names no
+    /// interface, or it turns out that a living namespace has it ([`crate::living`], which is not asked here).
     pub age: Age,
 }
 

@@ -417,18 +417,3 @@ fn an_address_that_a_living_namespace_has_is_not_given() {
     machine.twist("");
     assert_eq!(machine.ask("c", "10.213.47.66", &conf).addresses()[0], "10.213.47.66");
 }
-
-/// Hundreds of thousands on a router, and others wait for the lock: it took seconds to read them. (Here the plugin may
-/// enter the namespaces of all processes that it sees.)
-#[test]
-fn routes_are_not_read_for_addresses() {
-    let (_node, conf, mut machine) = five();
-    machine.add("a", &conf).succeeded();
-    machine.reboot();
-    let calls = machine.directory().join("calls");
-    machine.twist(&format!("exec strace -f -qq -e trace=openat,open -o {} {}", calls.display(), crate::node::OURS));
-    let program = machine.inside("unshare -pf --mount-proc");
-    call_with(&program, "ADD", "b", &conf, &[("CNI_ARGS", "IP=10.213.47.2")]).succeeded();
-    let calls = fs::read_to_string(calls).unwrap();
-    assert!(calls.contains("/ns/net\"") && !calls.contains("fib_trie"), "{calls}");
-}

@@ -108,6 +108,21 @@ fn node_has(node: &Node, id: &str) -> bool {
     node.addresses().iter().any(|address| node.read(&address.to_string()) == format!("{id}\r\neth0"))
 }
 
+/// Hundreds of thousands on a router, and others wait for the lock: it took seconds to read them. (Here the plugin may
+/// enter the namespaces of all processes that it sees.)
+#[test]
+fn routes_are_not_read_for_addresses() {
+    let (_node, conf, mut machine) = five();
+    machine.add("a", &conf).succeeded();
+    machine.reboot();
+    let calls = machine.directory().join("calls");
+    machine.twist(&format!("exec strace -f -qq -e trace=openat,open -o {} {}", calls.display(), OURS));
+    let program = machine.inside("unshare -pf --mount-proc");
+    call_with(&program, "ADD", "b", &conf, &[("CNI_ARGS", "IP=10.213.47.2")]).succeeded();
+    let calls = fs::read_to_string(calls).unwrap();
+    assert!(calls.contains("/ns/net\"") && !calls.contains("fib_trie"), "{calls}");
+}
+
 /// A container that has returned lives, also where the plugin is not told which boot this is: the stamp of the boot
 /// before must not give its address away to those who are.
 #[test]
