@@ -50,8 +50,8 @@ pub fn all(store: &mut Store, conf: &HostLocalConf, owner: &Owner) -> Result<Vec
 /// It has none.
 pub fn check_free(store: &mut Store, index: usize, set: &RangeSet) -> Result<(), Error> {
     let last = store.last_reserved(index);
-    let free = store.get_free(set.candidates(last))?.or_else(|| store.get_reclaimable(set.candidates(last)));
-    if free.is_some() { Ok(()) } else { Err(used_up(store, set)) }
+    let free = store.get_free(set.candidates(last))?.is_some() || store.has_reclaimable(set.candidates(last));
+    if free { Ok(()) } else { Err(used_up(store, set)) }
 }
 
 /// The requested address of each set: the first that lies in it and is not given to an earlier set.
@@ -108,7 +108,7 @@ fn reserve_requested(store: &mut Store, set: &RangeSet, addr: IpAddr, owner: &Ow
     if let Some(addr) = store.reserve(iter::once(addr), owner)? {
         return Ok(addr);
     }
-    if let Some(addr) = reserve_reclaimed(store, iter::once(addr), owner)? {
+    if let Some(addr) = store.reclaim(iter::once(addr), owner)? {
         return Ok(addr);
     }
     let holder = store.holder(addr)?.unwrap_or_default();
@@ -119,7 +119,7 @@ fn reserve_requested(store: &mut Store, set: &RangeSet, addr: IpAddr, owner: &Ow
 fn reserve_next(store: &mut Store, index: usize, set: &RangeSet, owner: &Owner) -> Result<IpAddr, Error> {
     // A lease of before 2018 does not say which interface it is for; it might be in use by another one.
     if let Some(addr) = store.held_by(owner.id())?.into_iter().find(|addr| set.contains(*addr)) {
-        if let Some(addr) = reserve_reclaimed(store, iter::once(addr), owner)? {
+        if let Some(addr) = store.reclaim(iter::once(addr), owner)? {
             return Ok(addr);
         }
         let msg = format!("{addr} has been allocated to {owner}, duplicate allocation is not allowed");
@@ -132,24 +132,12 @@ fn reserve_next(store: &mut Store, index: usize, set: &RangeSet, owner: &Owner) 
     if let Some(addr) = store.reserve(rested, owner)? {
         return Ok(addr);
     }
-    if let Some(addr) = reserve_reclaimed(store, set.candidates(last), owner)? {
+    if let Some(addr) = store.reclaim(set.candidates(last), owner)? {
         return Ok(addr);
     }
     let may_give = |addr: &IpAddr| set.contains(*addr) && !set.is_gateway(*addr);
     let resting = resting.longest_first().into_iter().filter(may_give);
     store.reserve(resting, owner)?.ok_or_else(|| used_up(store, set))
-}
-
-/// Takes the first of the candidates whose lease is of an earlier boot.
-fn reserve_reclaimed(
-    store: &mut Store,
-    candidates: impl Iterator<Item = IpAddr>,
-    owner: &Owner,
-) -> Result<Option<IpAddr>, Error> {
-    match store.reclaim(candidates)? {
-        Some(addr) => Ok(store.reserve(iter::once(addr), owner)?),
-        None => Ok(None),
-    }
 }
 
 fn used_up(store: &Store, set: &RangeSet) -> Error {

@@ -49,6 +49,9 @@ pub(crate) use start::since_boot;
 /// clocks that are put right by some seconds while the machine boots.
 const MARGIN: Duration = Duration::from_secs(60);
 
+/// Seconds since 1970 that say no time: what is not set, and the last of 32 bits.
+const BEYOND: [u64; 2] = [0, 0x7fff_ffff];
+
 /// File systems that one kernel has to itself, by their magic numbers (linux/magic.h, and those of zfs and xfs).
 const LOCAL: [u64; 9] = [
     0xef53,      // ext2, ext3, ext4
@@ -141,12 +144,64 @@ impl Boot {
     fn is_before_start(&self, path: &Path) -> bool {
         let Some(start) = *self.start.get_or_init(start::earliest) else { return false };
         let written = fs::symlink_metadata(path).and_then(|lease| lease.modified());
-        let written = written.ok().and_then(|written| written.checked_add(MARGIN));
-        written.is_some_and(|written| written < start)
+        written.is_ok_and(|written| is_before(written, start))
     }
+}
+
+/// Whether what was written then was written before the boot. A file system with 32 bits for a time has only so much to
+/// say of 2038 and later: it stays at the last second, or begins anew in 1901.
+fn is_before(written: SystemTime, start: SystemTime) -> bool {
+    let is_told = written.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| !BEYOND.contains(&since.as_secs()));
+    is_told && written.checked_add(MARGIN).is_some_and(|written| written < start)
 }
 
 /// The magic number as the kernel's `long` has it.
 fn is_local(magic: u64) -> bool {
     LOCAL.contains(&(magic & 0xffff_ffff))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(since_1970: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(since_1970)
+    }
+
+    /// A clock of 2040, and leases of that year, on a file system that ends in 2038.
+    #[test]
+    fn times_that_a_file_system_cannot_store_prove_nothing() {
+        let start = second(70 * 365 * 86_400);
+        assert!(is_before(second(0x7fff_fffe), start) && is_before(second(0x8000_0000), start));
+        assert!(!is_before(second(0x7fff_ffff), start) && !is_before(second(0), start));
+        assert!(!is_before(SystemTime::UNIX_EPOCH - Duration::from_secs(0x8000_0000), start));
+        assert!(!is_before(start - MARGIN, start) && is_before(start - MARGIN - Duration::from_secs(1), start));
+        // The end of what can be computed.
+        assert!(!is_before(second(i64::MAX.unsigned_abs()), start));
+    }
+
+    /// The numbers are those of linux/magic.h: file systems that the next machine may have mounted too.
+    #[test]
+    fn nothing_is_judged_where_several_machines_may_write() {
+        let shared: [(&str, u64); 12] = [
+            ("nfs", 0x6969),
+            ("9p", 0x0102_1997),
+            ("fuse: virtiofs, s3fs, glusterfs, sshfs", 0x6573_5546),
+            ("ceph", 0x00c3_6400),
+            ("cifs", 0xff53_4d42),
+            ("smb2", 0xfe53_4d42),
+            ("afs", 0x5346_414f),
+            ("coda", 0x7375_7245),
+            ("gfs2", 0x0116_1970),
+            ("ocfs2", 0x7461_636f),
+            ("vboxsf", 0x786f_4256),
+            ("lustre", 0x0bd0_0bd0),
+        ];
+        for (name, magic) in shared {
+            assert!(!is_local(magic), "{name}");
+        }
+        assert!(is_local(0xef53), "ext4");
+        // As a signed 32-bit number becomes one of 64 bits: btrfs.
+        assert!(is_local(0xffff_ffff_9123_683e));
+    }
 }

@@ -54,6 +54,13 @@ pub fn read(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&content).trim().to_owned())
 }
 
+/// The content of a lease that has no white space around it, as no plugin writes any. `None`: somebody else wrote the
+/// file, or it cannot be read.
+pub fn read_as_written(path: &Path) -> Option<String> {
+    let content = read(path).ok()?;
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.len() == content.len() as u64).then_some(content)
+}
+
 /// Whose a lease with this content is: the container and its interface, or, in one of before 2018, the container alone.
 /// `None`: it is in neither form, and nobody can say.
 pub fn holder(content: &str) -> Option<(ContainerId, Option<IfName>)> {

@@ -11,7 +11,7 @@
 //! - [`range`]: the arithmetic of ranges.
 //! - [`allocate`]: which address is next, and what a failed ADD takes back.
 //! - [`store`]: the files of a network; [`lease`]: one of them; [`lock`]: the lock.
-//! - [`boot`]: which leases are of an earlier boot, and why that can be known; [`stamp`] and [`living`] tell it.
+//! - [`boot`]: which leases are of an earlier boot, and why that can be known; [`stamp`], [`living`] and `mounts` tell it.
 //! - [`resting`]: addresses that were freed a moment ago.
 //! - [`owners`]: the index that spares reading all leases, and why it can be believed.
 //! - [`resolv_conf`]: name servers for the result.
@@ -23,6 +23,7 @@ pub mod conf;
 pub mod lease;
 pub mod living;
 pub mod lock;
+mod mounts;
 pub mod owners;
 pub mod range;
 pub mod resolv_conf;

@@ -10,14 +10,18 @@
 //! | `.lease` | a lease that is being written; exists only under the lock |
 //!
 //! A lease is written to `.lease` and then linked to its name: the name appears with its content or not at all,
-//! and `link(2)` refuses a name that is taken. A process killed on the way leaves `.lease`, or, if it was the
+//! and `link(2)` refuses a name that is taken. In the place of a lease of an earlier boot it is renamed. A process killed on the way leaves `.lease`, or, if it was the
 //! reference, an empty `<address>`. Under the lock both can only be such remains, and since both have changed the
 //! directory behind the index, the next call reads everything and removes them. (If it is the reference's DEL that
 //! comes next, it removes `.lease` if the owner is the same; nothing else of it touches the file.)
 //!
+//! Where the file system knows no second names, the lease is written under its own, which is as exclusive; killed on the
+//! way, we leave there what the reference leaves.
+//!
 //! Nothing is synced to disk, as in the reference: after a power failure no container of before is running, and
 //! an address file that lost its content is found empty and removed.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -29,6 +33,7 @@ use std::time::Duration;
 use libcni::Error;
 use libcni::plugin::{Attachment, dry_run};
 use libcni::regular_file;
+use rustix::io::Errno;
 
 use crate::boot::Boot;
 use crate::lease::{self, Lease, Owner};
@@ -61,6 +66,8 @@ pub struct Store {
     owners: Option<Owners>,
     /// All leases, if they had to be read and no index could be written.
     leases: Option<Vec<Lease>>,
+    /// Addresses that are in use, once that was asked. `None`: it is not known.
+    living: OnceCell<Option<HashSet<IpAddr>>>,
     read_only: bool,
     changed: bool,
     /// How long an address that is freed is to rest.
@@ -147,6 +154,7 @@ impl Store {
             boot,
             owners,
             leases: None,
+            living: OnceCell::new(),
             read_only: dry_run::is_on(),
             changed: false,
             cooldown: None,
@@ -260,12 +268,12 @@ impl Store {
         owner: &Owner,
     ) -> Result<Option<IpAddr>, StoreError> {
         let draft = self.write_draft(owner.key())?;
-        let mut outcome = self.link_first(&draft, candidates.by_ref().take(PROBES));
+        let mut outcome = self.link_first(&draft, owner.key(), candidates.by_ref().take(PROBES));
         if matches!(outcome, Ok(None)) {
             // Where so many in a row are taken, asking for each would take as long as there are leases.
-            outcome = self
-                .taken()
-                .and_then(|taken| self.link_first(&draft, candidates.filter(|candidate| !taken.contains(candidate))));
+            outcome = self.taken().and_then(|taken| {
+                self.link_first(&draft, owner.key(), candidates.filter(|candidate| !taken.contains(candidate)))
+            });
         }
         let removed = remove_if_there(&draft).map_err(StoreError::io("remove", &draft));
         if let Ok(Some(addr)) = outcome {
@@ -285,29 +293,45 @@ impl Store {
 
     fn write_draft(&mut self, content: &str) -> Result<PathBuf, StoreError> {
         let path = self.dir.join(DRAFT);
-        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         self.changed = true;
-        let file = match create() {
+        let written = match self.write_new(&path, content) {
             // Never truncated: it may be linked to a lease already.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => remove_if_there(&path).and_then(|()| create()),
-            file => file,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                remove_if_there(&path).and_then(|()| self.write_new(&path, content))
+            }
+            written => written,
         };
-        let written = file.and_then(|mut file| file.write_all(content.as_bytes()));
-        if let Err(error) = written {
-            let _ = remove_if_there(&path);
-            return Err(StoreError::io("write", &path)(error));
-        }
-        if let Some(boot) = self.boot.id() {
-            // Without it, the lease is judged by its time.
-            let _ = stamp::set(&path, &Stamp::made(boot));
-        }
+        written.map_err(StoreError::io("write", &path))?;
         Ok(path)
     }
 
-    fn link_first(&self, draft: &Path, candidates: impl Iterator<Item = IpAddr>) -> Result<Option<IpAddr>, StoreError> {
+    /// Writes a file that was not there, whole or not at all, with the stamp of a lease.
+    fn write_new(&self, path: &Path, content: &str) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        if let Err(error) = file.write_all(content.as_bytes()) {
+            let _ = remove_if_there(path);
+            return Err(error);
+        }
+        if let Some(boot) = self.boot.id() {
+            // Without it, the lease is judged by its time.
+            let _ = stamp::set(path, &Stamp::made(boot));
+        }
+        Ok(())
+    }
+
+    fn link_first(
+        &self,
+        draft: &Path,
+        content: &str,
+        candidates: impl Iterator<Item = IpAddr>,
+    ) -> Result<Option<IpAddr>, StoreError> {
         for candidate in candidates {
             let path = self.dir.join(candidate.to_string());
-            match fs::hard_link(draft, &path) {
+            let made = match fs::hard_link(draft, &path) {
+                Err(error) if has_no_links(&error) => self.write_new(&path, content),
+                linked => linked,
+            };
+            match made {
                 Ok(()) => return Ok(Some(candidate)),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(StoreError::io("write", &path)(error)),
@@ -445,6 +469,12 @@ impl Store {
             self.owners = change(&mut owners, &self.dir).is_ok().then_some(owners);
         }
     }
+}
+
+/// Whether a file system refuses every second name: exFAT, and some that a machine shares with its guest.
+fn has_no_links(error: &io::Error) -> bool {
+    const REFUSALS: [Errno; 3] = [Errno::PERM, Errno::OPNOTSUPP, Errno::NOSYS];
+    Errno::from_io_error(error).is_some_and(|errno| REFUSALS.contains(&errno))
 }
 
 #[cfg(test)]

@@ -118,7 +118,7 @@ fn leases_of_nobody() {
     let unknown = lease(&host, "a", "10.78.2.2", "gone\r\neth0", HOUR);
     lease(&host, "a", "10.78.2.3", "new\r\neth0", Duration::ZERO);
     lease(&host, "a", "10.78.2.4", "old\r\neth0", AGES);
-    lease(&host, "a", "10.78.2.5", "of-before-2018", HOUR);
+    lease(&host, "a", "10.78.2.5", "of-before-2018", AGES);
     lease(&host, "a", "10.78.2.6", "", HOUR);
     fs::create_dir(host.store().join("networks/a/10.78.2.7")).unwrap();
     lease(&host, "a", "10.78.2.200", "outside\r\neth0", HOUR);

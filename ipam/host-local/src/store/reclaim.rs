@@ -7,8 +7,9 @@ use std::time::SystemTime;
 
 use super::{Store, StoreError};
 use crate::boot::Age;
-use crate::lease;
+use crate::lease::{self, Owner};
 use crate::living;
+use crate::owners::remove_if_there;
 use crate::stamp::{self, Stamp};
 
 /// A lease, for tools that show what there is.
@@ -22,8 +23,8 @@ pub struct Entry {
     pub ifname: Option<String>,
     /// When it was made or renewed, by the clock of that moment, which may have been wrong.
     pub written: SystemTime,
-    /// Which boot it is of. An [`Age::EarlierBoot`] address is given to the next who needs it, unless it turns out
-    /// that a living namespace has it ([`crate::living`], which is not asked here).
+    /// Which boot it is of. An [`Age::EarlierBoot`] address is given to the next who needs it, unless the lease names no
+    /// interface, or it turns out that a living namespace has it ([`crate::living`], which is not asked here).
     pub age: Age,
 }
 
@@ -47,51 +48,89 @@ impl Store {
         Ok(leases.into_iter().filter_map(entry).collect())
     }
 
-    /// The first of the candidates whose lease is of an earlier boot, while no living namespace has the address.
-    pub fn get_reclaimable(&self, candidates: impl Iterator<Item = IpAddr>) -> Option<IpAddr> {
-        let mut living = None;
-        let is_old = |addr: &IpAddr| {
-            self.boot.age(&self.dir_file, &self.dir.join(addr.to_string())) == Age::EarlierBoot
-                && living.get_or_insert_with(living::addresses).as_ref().is_some_and(|living| !living.contains(addr))
-        };
-        let mut candidates = candidates;
-        candidates.find(is_old)
+    /// The next of the candidates whose lease is of an earlier boot, while no living namespace has the address, and what
+    /// the lease says. A file in no form that plugins write is somebody's reservation (`echo reserved > 10.1.2.3`). So
+    /// may be one that names no interface, but for the container of that name, if it is `owner`.
+    fn next_reclaimable(
+        &self,
+        candidates: &mut impl Iterator<Item = IpAddr>,
+        owner: Option<&Owner>,
+    ) -> Option<(IpAddr, String)> {
+        candidates.find_map(|addr| {
+            let path = self.dir.join(addr.to_string());
+            if self.boot.age(&self.dir_file, &path) != Age::EarlierBoot {
+                return None;
+            }
+            let content = lease::read_as_written(&path)?;
+            let may_be_taken = match lease::holder(&content)? {
+                (_, Some(_)) => true,
+                (_, None) => owner.is_some_and(|owner| owner.id() == content),
+            };
+            (may_be_taken && !self.is_living(addr)).then_some((addr, content))
+        })
     }
 
-    /// Frees the first of the candidates whose lease is of an earlier boot. `None`: there is none.
+    /// Whether a namespace has the address, or might.
+    fn is_living(&self, addr: IpAddr) -> bool {
+        self.living.get_or_init(living::addresses).as_ref().is_none_or(|living| living.contains(&addr))
+    }
+
+    /// Whether one of the candidates has a lease of an earlier boot that anybody may take.
+    pub fn has_reclaimable(&self, mut candidates: impl Iterator<Item = IpAddr>) -> bool {
+        self.next_reclaimable(&mut candidates, None).is_some()
+    }
+
+    /// Gives the first of the candidates whose lease is of an earlier boot to this owner. `None`: there is none.
+    ///
+    /// The new lease is renamed over the old one, so that the address has one of them at every moment.
     ///
     /// # Errors
-    /// The lease cannot be removed.
-    pub fn reclaim(&mut self, candidates: impl Iterator<Item = IpAddr>) -> Result<Option<IpAddr>, StoreError> {
-        let Some(addr) = self.get_reclaimable(candidates) else { return Ok(None) };
-        if let Some(content) = self.holder(addr)? {
-            self.release(addr, &content)?;
+    /// No lease can be written. One that cannot be replaced is passed over.
+    pub fn reclaim(
+        &mut self,
+        mut candidates: impl Iterator<Item = IpAddr>,
+        owner: &Owner,
+    ) -> Result<Option<IpAddr>, StoreError> {
+        while let Some((addr, content)) = self.next_reclaimable(&mut candidates, Some(owner)) {
+            let draft = self.write_draft(owner.key())?;
+            let path = self.dir.join(addr.to_string());
+            let Err(error) = fs::rename(&draft, &path) else {
+                self.update(|owners, dir| {
+                    owners.remove(&content, addr)?;
+                    owners.insert(dir, owner.key(), addr)
+                });
+                return Ok(Some(addr));
+            };
+            libcni::log::note(|| format!("the lease {}, of an earlier boot, cannot be taken: {error}", path.display()));
+            if remove_if_there(&draft).is_err() {
+                // The next call removes it, as the directory is not sealed then.
+                self.owners = None;
+            }
         }
-        Ok(Some(addr))
+        Ok(None)
     }
 
     /// Makes a lease one of this boot, if it is not yet: its container is back. Whoever judges by time must see a
-    /// present one where there are no stamps.
+    /// present one where there are no stamps, and nobody one of another boot.
     ///
     /// # Errors
     /// The file cannot be changed: it would be taken from the container.
     pub fn renew(&mut self, addr: IpAddr) -> Result<(), StoreError> {
         let path = self.dir.join(addr.to_string());
-        let Some(boot) = self.boot.id() else { return Ok(()) };
-        let made = Stamp::made(boot);
-        if stamp::get(&path).is_ok_and(|stamp| stamp.as_ref() == Some(&made)) {
+        let made = self.boot.id().map(Stamp::made);
+        if made.is_some() && stamp::get(&path).is_ok_and(|stamp| stamp == made) {
             return Ok(());
         }
         let now = FileTimes::new().set_modified(SystemTime::now());
         let touched = File::options().write(true).open(&path).and_then(|lease| lease.set_times(now));
         touched.map_err(StoreError::io("renew", &path))?;
-        if stamp::set(&path, &made).is_ok() {
+        if made.is_some_and(|made| stamp::set(&path, &made).is_ok()) {
             return Ok(());
         }
         // A stamp of another boot would outrank the time, and give the address away.
         match stamp::get(&path) {
             Ok(None) => Ok(()),
-            Ok(Some(stamp)) if stamp.boot == *boot => Ok(()),
+            Ok(Some(stamp)) if self.boot.id() == Some(&stamp.boot) => Ok(()),
             _ => stamp::remove(&path).map_err(|error| StoreError::io("renew", &path)(error.into())),
         }
     }

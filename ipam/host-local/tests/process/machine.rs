@@ -44,8 +44,12 @@ impl Machine {
         let id = self.directory().join("boot_id");
         fs::write(&id, format!("00000000-0000-4000-8000-{:012}\n", self.boot)).unwrap();
         let inner = self.directory().join("inner");
-        let (id, twist) = (id.display(), &self.twist);
-        fs::write(&inner, format!("set -e\nmount --bind {id} {BOOT_ID}\n{twist}\nexec {OURS}\n")).unwrap();
+        // Where the machine is a container, its own /dev says nothing of the kernel's start.
+        let devices = self.directory().join("devices");
+        fs::create_dir_all(&devices).unwrap();
+        let (id, devices, twist) = (id.display(), devices.display(), &self.twist);
+        let mounts = format!("mount --bind {id} {BOOT_ID}\nmount -t devtmpfs none {devices}");
+        fs::write(&inner, format!("set -e\n{mounts}\n{twist}\nexec {OURS}\n")).unwrap();
         let program = self.directory().join("host-local");
         fs::write(&program, format!("#!/bin/sh\nexec unshare -m /bin/sh {}\n", inner.display())).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();

@@ -13,6 +13,7 @@ mod index;
 mod interop;
 mod machine;
 mod node;
+mod reclaim;
 mod reuse;
 mod scale;
 mod steps;

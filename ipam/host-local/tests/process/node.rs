@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -151,7 +151,13 @@ pub fn spawn(program: impl AsRef<Path>, verb: &str, id: &str, env: &[(&str, &str
         command.env("CNI_CONTAINERID", id).env("CNI_IFNAME", "eth0").env("CNI_NETNS", "/nonexistent/netns");
     }
     command.envs(env.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().unwrap()
+    loop {
+        match command.spawn() {
+            // A script that is new, and that a test beside this one was writing when a process was forked here.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            child => return child.unwrap(),
+        }
+    }
 }
 
 pub fn feed(child: &mut Child, conf: &Value) {

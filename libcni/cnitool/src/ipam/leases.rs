@@ -84,8 +84,9 @@ fn read_one(network: &str, file: PathBuf, boot: &Boot, directory: Option<&File>)
         },
     };
     let written = metadata.ok().and_then(|metadata| metadata.modified().ok());
-    // Not of what is no lease: a link might lead to one.
-    let is_lease = matches!(holder, Holder::Attachment { .. });
+    // Not of what is no lease: a link might lead to one. And what names no interface may be a reservation by hand, which
+    // host-local leaves to whoever made it.
+    let is_lease = matches!(holder, Holder::Attachment { ifname: Some(_), .. });
     let before_boot = is_lease && directory.is_some_and(|directory| boot.age(directory, &file) == Age::EarlierBoot);
     Some(Lease { network: network.to_owned(), address, file, holder, written, before_boot })
 }
