@@ -129,6 +129,25 @@ fn many_ports_are_quick() {
     }
 }
 
+/// Each address was looked for in every rule, and the removal of their rules was one datagram that was too long.
+#[test]
+fn many_addresses_are_quick() {
+    for backend in ["nftables", "iptables"] {
+        let host = Host::new();
+        let ips = many(2000, |n| json!({"address": format!("{}/32", address(n + 1))}));
+        let conf = json!({"cniVersion": "1.0.0", "name": "net", "backend": backend,
+            "prevResult": {"cniVersion": "1.0.0", "ips": ips}})
+        .to_string();
+        let rules = || host.run("nft list ruleset").lines().filter(|line| line.contains("10.0.0.9 ")).count();
+        for (verb, left) in [("ADD", true), ("CHECK", true), ("ADD", true), ("DEL", false), ("DEL", false)] {
+            let (status, stdout) = call(&host, "firewall", verb, conf.as_bytes());
+            let beginning: String = stdout.chars().take(300).collect();
+            assert_eq!(status, Some(0), "{backend} {verb}: {beginning}");
+            assert_eq!(rules() > 0, left, "{backend} {verb}");
+        }
+    }
+}
+
 #[test]
 fn what_is_too_much_is_refused_in_words() {
     let host = Host::new();

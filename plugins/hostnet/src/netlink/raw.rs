@@ -59,8 +59,9 @@ pub(crate) fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
 }
 
 /// What stands before an attribute's value of this length.
-pub(crate) fn header(kind: u16, len: u16) -> [u8; ATTRIBUTE_HEADER_LEN] {
-    let ([a, b], [c, d]) = ((len + 4).to_ne_bytes(), kind.to_ne_bytes());
+pub(crate) fn header(kind: u16, length: usize) -> [u8; ATTRIBUTE_HEADER_LEN] {
+    let length = u16::try_from(ATTRIBUTE_HEADER_LEN + length).unwrap_or(u16::MAX);
+    let ([a, b], [c, d]) = (length.to_ne_bytes(), kind.to_ne_bytes());
     [a, b, c, d]
 }
 

@@ -5,6 +5,7 @@
 //! else wrote, with an expression nobody here knows, must not make a list unreadable.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable};
 use netlink_packet_netfilter::nftables::{
@@ -200,17 +201,18 @@ impl Rule {
         self.payload.windows(wanted.len()).any(|bytes| bytes.first() == Some(first) && bytes == wanted)
     }
 
-    /// The values of two bytes, such as ports, that its expressions compare with or load: all of them, and perhaps what only
-    /// looks like one. Quicker than to ask for the expressions.
-    pub fn short_values(&self) -> impl Iterator<Item = [u8; 2]> {
-        // NFTA_DATA_VALUE as it stands in a message: attributes begin at multiples of 4.
-        let header = raw::header(NFTA_DATA_VALUE, 2);
-        let words = self.payload.chunks_exact(4);
-        words.clone().zip(words.skip(1)).filter_map(
-            move |(word, value)| {
-                if word == header { value.first_chunk().copied() } else { None }
-            },
-        )
+    /// The values of this length, such as ports and addresses, that its expressions compare with or load: all of them, and
+    /// perhaps what only looks like one. Quicker than to ask for the expressions.
+    pub fn values<const LENGTH: usize>(&self) -> impl Iterator<Item = [u8; LENGTH]> {
+        // As it stands in a message, where attributes begin at multiples of 4.
+        let header = raw::header(NFTA_DATA_VALUE, LENGTH);
+        let places = (0..self.payload.len()).step_by(4);
+        places.filter_map(move |place| self.payload.get(place..)?.strip_prefix(&header)?.first_chunk().copied())
+    }
+
+    /// The addresses among its values.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.values::<4>().map(IpAddr::from).chain(self.values::<16>().map(IpAddr::from))
     }
 
     /// The bytes of an extension of iptables (`multiport`, `comment`...) among its expressions: its own structure, as the

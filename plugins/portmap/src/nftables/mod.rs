@@ -89,7 +89,7 @@ fn belongs(rule: &Rule, owner: &Owner, addrs: &[IpAddr], version: Version) -> bo
 
 fn report_holder(rule: &Rule, ports: &Ports<'_>, forward: &Forward<'_>) {
     // To take every pod's rule apart would take long on a node with many.
-    if !rule.short_values().any(|value| !ports.on(u16::from_be_bytes(value)).is_empty()) {
+    if !rule.values().any(|value| !ports.on(u16::from_be_bytes(value)).is_empty()) {
         return;
     }
     let Some((theirs, _)) = rules::read(&rule.expressions(), forward.version) else { return };
@@ -106,7 +106,7 @@ fn report_holder(rule: &Rule, ports: &Ports<'_>, forward: &Forward<'_>) {
 /// # Errors
 /// Something is left.
 pub fn remove(nft: &mut Nft, owner: &Owner, addrs: &[IpAddr]) -> Result<(), Error> {
-    nft.settle(|nft| {
+    nft.settle_in_parts(|nft| {
         let mut batch = Batch::default();
         for version in Version::ALL {
             let of_version: Vec<IpAddr> =
@@ -140,7 +140,7 @@ pub fn remove_all_but(nft: &mut Nft, network: &NetworkName, valid: &[Owner]) -> 
         let owner = tag.split(|byte| *byte == b',').next().unwrap_or_default();
         tag.starts_with(begin.as_bytes()) && !valid.contains(owner)
     };
-    nft.settle(|nft| {
+    nft.settle_in_parts(|nft| {
         let mut batch = Batch::default();
         for version in Version::ALL {
             let mut chains = BTreeSet::new();
