@@ -23,6 +23,7 @@ mod policy;
 mod rules;
 mod sources;
 
+use std::collections::HashSet;
 use std::process::ExitCode;
 
 use hostnet::{Owner, Undo};
@@ -91,8 +92,8 @@ impl Plugin for Firewall {
             let (container, ifname) = (attachment.container_id.parse().ok()?, attachment.ifname.parse().ok()?);
             Some(Owner { network: network.name().clone(), container, ifname }.nft_comment_prefix())
         });
-        let tags: Vec<String> = tags.collect();
-        let is_gone = |tag: &str| tag.starts_with(&of_network) && !tags.iter().any(|valid| valid == tag);
+        let tags: HashSet<String> = tags.collect();
+        let is_gone = |tag: &str| tag.starts_with(&of_network) && !tags.contains(tag);
         let _lock = lock::take();
         let (_, mut errors) = rules::remove(&of_network, &is_gone, &[]);
         errors.extend(sources::remove(&is_gone, &network.conf().zone, &[], false));

@@ -26,6 +26,7 @@
 //! A packet that one base chain accepts still has to pass the others': these rules cannot open what another table drops.
 //! What they drop is dropped. Only the first packet of a connection meets the pods' rules.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use hostnet::Error;
@@ -121,13 +122,15 @@ fn expressions(rules: Vec<Rule>) -> Vec<Vec<Expression>> {
 /// Adds the rules of each address, in place of those of a pod that had it before.
 fn add_pod(nft: &mut Nft, batch: &mut Batch, pod: &Pod) -> Result<(), Error> {
     let present = nft.rules(PODS)?;
+    let (by_address, tag) = (by_address(&present, pod), pod.tag());
     for address in &pod.addresses {
         let wanted = of_address(*address);
-        let present = rules_with(&present, *address);
-        let (mine, others): (Vec<&Rule>, Vec<&Rule>) = present
-            .iter()
+        let (mine, others): (Vec<&Rule>, Vec<&Rule>) = by_address
+            .get(address)
+            .into_iter()
+            .flatten()
             .filter(|rule| wanted.contains(&rule.expressions()))
-            .partition(|rule| is_of(rule, &pod.tag()));
+            .partition(|rule| is_of(rule, &tag));
         for rule in others {
             batch.remove_rule(PODS, rule.handle());
         }
@@ -143,13 +146,20 @@ fn is_of(rule: &Rule, tag: &str) -> bool {
     rule.comment().is_some_and(|comment| comment.starts_with(tag.as_bytes()))
 }
 
-/// Those that may be about an address: to take every pod's rules apart takes long on a node with many.
-fn rules_with(rules: &[Rule], address: IpAddr) -> Vec<&Rule> {
-    let holds = |rule: &&Rule| match address {
-        IpAddr::V4(v4) => rule.contains(&v4.octets()),
-        IpAddr::V6(v6) => rule.contains(&v6.octets()),
-    };
-    rules.iter().filter(holds).collect()
+/// Those that may be about the pod's addresses: to take every pod's rules apart takes long on a node with many.
+fn by_address<'a>(rules: &'a [Rule], pod: &Pod) -> HashMap<IpAddr, Vec<&'a Rule>> {
+    let mut found: HashMap<_, Vec<&Rule>> = pod.addresses.iter().map(|address| (*address, Vec::new())).collect();
+    for rule in rules {
+        for address in rule.addresses() {
+            if let Some(found) = found.get_mut(&address)
+                // It may have the same bytes twice: those of a state, too.
+                && !found.last().is_some_and(|last| std::ptr::eq(*last, rule))
+            {
+                found.push(rule);
+            }
+        }
+    }
+    found
 }
 
 fn of_address(addr: IpAddr) -> [Vec<Expression>; 2] {
@@ -220,7 +230,7 @@ fn of_bridge(bridge: &str, policy: Policy) -> [(Chain<'static>, Vec<Vec<Expressi
 /// Removes the pods' rules whose tag `is_gone` says so of, and says whether there were any. Table and chains stay.
 pub fn remove(is_gone: &dyn Fn(&str) -> bool) -> Result<bool, Error> {
     let mut found = false;
-    Nft::default().settle(|nft| {
+    Nft::default().settle_in_parts(|nft| {
         let mut batch = Batch::default();
         for rule in nft.rules(PODS)? {
             let comment = rule.comment().map(String::from_utf8_lossy).unwrap_or_default();
@@ -246,10 +256,11 @@ pub fn check(rules: Rules<'_>) -> Result<(), Error> {
     }
     if !rules.policy_only {
         let present = nft.rules(PODS)?;
+        let (by_address, tag) = (by_address(&present, pod), pod.tag());
         for address in &pod.addresses {
-            let present = rules_with(&present, *address);
+            let present = by_address.get(address).into_iter().flatten();
             let mine = |wanted: &Vec<Expression>| {
-                present.iter().any(|rule| is_of(rule, &pod.tag()) && rule.expressions() == *wanted)
+                present.clone().any(|rule| is_of(rule, &tag) && rule.expressions() == *wanted)
             };
             if !of_address(*address).iter().all(mine) {
                 return missing(format!("{PODS} has not the rules of {address}"));

@@ -5,6 +5,7 @@
 //! now, and GC knows what is nobody's. A reboot forgets the files and the sources alike. A source without a file was made
 //! by the reference, or is somebody's own. Whoever reads or writes the files holds the plugin's lock.
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
@@ -133,9 +134,9 @@ pub fn are_of(pod: &Pod) -> bool {
 pub fn remove(is_gone: &dyn Fn(&str) -> bool, zone: &str, addresses: &[IpAddr], is_named: bool) -> Vec<Error> {
     let _step = libcni::log::step("firewalld");
     let written = Source::all();
-    let has_owner = |address: &IpAddr| written.iter().any(|source| source.address == *address);
+    let owned: HashSet<IpAddr> = written.iter().map(|source| source.address).collect();
     let mut doomed: Vec<(IpAddr, &str)> =
-        addresses.iter().filter(|address| !has_owner(address)).map(|address| (*address, zone)).collect();
+        addresses.iter().filter(|address| !owned.contains(address)).map(|address| (*address, zone)).collect();
     let gone = written.iter().filter(|source| is_gone(&source.tag));
     doomed.extend(gone.map(|source| (source.address, source.zone.as_str())));
     if doomed.is_empty() {

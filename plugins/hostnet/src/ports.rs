@@ -1,5 +1,6 @@
 //! Ports of the node that lead to a port of a pod, and the protocols that have ports.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -98,6 +99,28 @@ impl Mapping {
     }
 }
 
+/// Mappings by the node's port, for whoever has many of them to compare with many others.
+pub struct Ports<'a>(HashMap<NonZeroU16, Vec<&'a Mapping>>);
+
+impl<'a> Ports<'a> {
+    /// Of these mappings.
+    pub fn of(mappings: impl Iterator<Item = &'a Mapping>) -> Self {
+        let mut ports: HashMap<_, Vec<_>> = HashMap::new();
+        mappings.for_each(|mapping| ports.entry(mapping.host_port).or_default().push(mapping));
+        Self(ports)
+    }
+
+    /// Those on this port, of whichever protocol and address.
+    pub fn on(&self, port: u16) -> &[&'a Mapping] {
+        NonZeroU16::new(port).and_then(|port| self.0.get(&port)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Those that [overlap](Mapping::overlaps) another one.
+    pub fn overlapping(&self, other: Mapping) -> impl Iterator<Item = &'a Mapping> + use<'_, 'a> {
+        self.on(other.host_port.get()).iter().copied().filter(move |mapping| mapping.overlaps(&other))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +154,11 @@ mod tests {
         assert_eq!((any_v4.address(), one.address().is_some()), (None, true));
         assert!(!any.overlaps(&mapping(Protocol::Udp, 80, None)));
         assert!(!any.overlaps(&mapping(Protocol::Tcp, 81, None)));
+        let mappings = [any, one, mapping(Protocol::Udp, 80, None), mapping(Protocol::Tcp, 81, None)];
+        let ports = Ports::of(mappings.iter());
+        assert_eq!(ports.overlapping(any_v6).collect::<Vec<_>>(), [&any]);
+        assert_eq!(ports.overlapping(one).collect::<Vec<_>>(), [&any, &one]);
+        assert_eq!((ports.on(80).len(), ports.on(81).len(), ports.on(82).len(), ports.on(0).len()), (3, 1, 0, 0));
         assert!(any.is_of(Version::V6) && !one.is_of(Version::V6) && one.is_of(Version::V4));
     }
 }

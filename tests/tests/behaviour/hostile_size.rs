@@ -105,6 +105,49 @@ fn what_is_large_is_quick() {
     }
 }
 
+/// Beside another pod with as many, twice, and after it: a transaction of nf_tables is one datagram, which was too long from
+/// 240 rules on, and each port was looked for in every rule of the others.
+#[test]
+fn many_ports_are_quick() {
+    for backend in ["nftables", "iptables"] {
+        let host = Host::new();
+        let conf = |network: usize| {
+            let ports =
+                many(2000, |n| json!({"hostPort": network * 10_000 + n, "containerPort": 80, "protocol": "tcp"}));
+            let ips = json!([{"address": format!("10.0.0.{network}/24")}, {"address": format!("fd00::{network}/64")}]);
+            json!({"cniVersion": "1.0.0", "name": format!("net{network}"), "backend": backend,
+                "runtimeConfig": {"portMappings": ports}, "prevResult": {"cniVersion": "1.0.0", "ips": ips}})
+            .to_string()
+        };
+        for (verb, network) in
+            [("ADD", 1), ("ADD", 2), ("ADD", 1), ("CHECK", 1), ("CHECK", 2), ("DEL", 2), ("CHECK", 1), ("DEL", 1)]
+        {
+            let (status, stdout) = call(&host, "portmap", verb, conf(network).as_bytes());
+            let beginning: String = stdout.chars().take(300).collect();
+            assert_eq!(status, Some(0), "{backend} {verb} {network}: {beginning}");
+        }
+    }
+}
+
+/// Each address was looked for in every rule, and the removal of their rules was one datagram that was too long.
+#[test]
+fn many_addresses_are_quick() {
+    for backend in ["nftables", "iptables"] {
+        let host = Host::new();
+        let ips = many(2000, |n| json!({"address": format!("{}/32", address(n + 1))}));
+        let conf = json!({"cniVersion": "1.0.0", "name": "net", "backend": backend,
+            "prevResult": {"cniVersion": "1.0.0", "ips": ips}})
+        .to_string();
+        let rules = || host.run("nft list ruleset").lines().filter(|line| line.contains("10.0.0.9 ")).count();
+        for (verb, left) in [("ADD", true), ("CHECK", true), ("ADD", true), ("DEL", false), ("DEL", false)] {
+            let (status, stdout) = call(&host, "firewall", verb, conf.as_bytes());
+            let beginning: String = stdout.chars().take(300).collect();
+            assert_eq!(status, Some(0), "{backend} {verb}: {beginning}");
+            assert_eq!(rules() > 0, left, "{backend} {verb}");
+        }
+    }
+}
+
 #[test]
 fn what_is_too_much_is_refused_in_words() {
     let host = Host::new();

@@ -1,6 +1,7 @@
 //! Table `filter` of one IP version: read without a process where iptables keeps it in nf_tables, else by one listing;
 //! added to by one `iptables-restore`.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use hostnet::Error;
@@ -32,7 +33,7 @@ pub struct Wanted {
     /// Those with one of these words.
     pub words: Vec<String>,
     /// Those with one of these addresses.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: HashSet<IpAddr>,
     /// All of them.
     pub all: bool,
 }
@@ -144,18 +145,27 @@ pub struct Change {
 /// By their numbers. If one is gone meanwhile, because a second DEL was faster, it is looked which there are.
 fn remove_by_handle(nft: &mut Nft, table: Table, rules: &[(&'static str, Rule)]) -> Result<(), Error> {
     let mut again = false;
-    nft.settle(|nft| {
+    nft.settle_in_parts(|nft| {
         let mut batch = Batch::default();
-        for (chain, rule) in rules {
-            let chain = table.chain(chain);
+        let mut present: HashMap<&str, HashSet<u64>> = HashMap::new();
+        for (name, rule) in rules {
+            let chain = table.chain(name);
             let Place::Handle(handle) = rule.place else { continue };
-            if !again || nft.rules(chain)?.iter().any(|rule| rule.handle() == handle) {
+            if again && !present.contains_key(name) {
+                present.insert(name, nft.rules(chain)?.iter().map(nft::Rule::handle).collect());
+            }
+            if !again || present.get(name).is_some_and(|present| present.contains(&handle)) {
                 batch.remove_rule(chain, handle);
             }
         }
         again = true;
         Ok(batch)
     })
+}
+
+/// The addresses that stand in a line, each with the length of its network behind it.
+fn hosts(line: &str) -> impl Iterator<Item = IpAddr> {
+    line.split(' ').filter_map(|word| word.split_once('/')?.0.parse().ok())
 }
 
 impl Wanted {
@@ -167,15 +177,12 @@ impl Wanted {
     fn is_in(&self, rule: &nft::Rule) -> bool {
         self.all
             || self.words.iter().any(|word| rule.mentions(word))
-            || self.addresses.iter().any(|address| match address {
-                IpAddr::V4(v4) => rule.contains(&v4.octets()),
-                IpAddr::V6(v6) => rule.contains(&v6.octets()),
-            })
+            || rule.addresses().any(|address| self.addresses.contains(&address))
     }
 
     fn is_in_line(&self, line: &str) -> bool {
         self.all
             || self.words.iter().any(|word| line.contains(word.as_str()))
-            || self.addresses.iter().any(|address| line.contains(&format!(" {address}/")))
+            || hosts(line).any(|address| self.addresses.contains(&address))
     }
 }

@@ -16,6 +16,7 @@ mod isolation;
 mod pods;
 mod rule;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use hostnet::Error;
@@ -25,6 +26,7 @@ use libcni::types::Cidr;
 
 use filter::{Change, Filter, Wanted};
 use isolation::Stages;
+use pods::Pods;
 use rule::Rule;
 
 use crate::policy::Policy;
@@ -77,7 +79,7 @@ pub fn remove(words: &str, is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr])
         Err(error) => outcome = Err(error),
     };
     for version in Version::ALL {
-        let addresses: Vec<IpAddr> = addresses.iter().copied().filter(|address| is_of(version, *address)).collect();
+        let addresses = addresses.iter().copied().filter(|address| is_of(version, *address)).collect();
         let in_nft = remove_from(&mut Filter::in_nft(version), words, is_gone, &addresses);
         note(in_nft.or_else(|error| if Nft::is_usable() { Err(error) } else { Ok(false) }));
         note(Filter::in_legacy(version).and_then(|legacy| match legacy {
@@ -92,17 +94,16 @@ fn remove_from(
     filter: &mut Filter,
     words: &str,
     is_gone: &dyn Fn(&str) -> bool,
-    addresses: &[IpAddr],
+    addresses: &HashSet<IpAddr>,
 ) -> Result<bool, Error> {
-    let mut wanted = Wanted { words: vec![words.to_owned()], addresses: addresses.to_vec(), all: false };
+    let mut wanted = Wanted { words: vec![words.to_owned()], addresses: addresses.clone(), all: false };
     let mut rules = filter.rules(CNI_FORWARD, &wanted)?;
     // An owner's addresses are in its own rules; the configuration may not know them any more.
-    let known = wanted.addresses.len();
-    wanted.addresses.extend(rules.iter().filter_map(Rule::address).filter(|address| !addresses.contains(address)));
-    if wanted.addresses.len() > known {
+    wanted.addresses.extend(rules.iter().filter_map(Rule::address));
+    if wanted.addresses.len() > addresses.len() {
         rules = filter.rules(CNI_FORWARD, &wanted)?;
     }
-    let doomed = pods::doomed(&rules, is_gone, addresses);
+    let doomed = Pods::among(&rules).doomed(is_gone, addresses);
     let remove: Vec<_> = doomed.into_iter().map(|rule| (CNI_FORWARD, rule)).collect();
     let found = !remove.is_empty();
     filter.change(&Change { remove, ..Change::default() })?;
@@ -167,18 +168,17 @@ impl Rules<'_> {
     /// The rules in CNI-FORWARD, in place of older ones of these addresses, whose owner is gone.
     fn add_pod(&self, version: Version, filter: &mut Filter, change: &mut Change) -> Result<(), Error> {
         let admin = &self.conf.admin_chain;
-        let addresses: Vec<IpAddr> = self.addresses(version).collect();
-        let wanted = Wanted { words: vec![admin.clone()], addresses: addresses.clone(), all: false };
+        let wanted = Wanted { words: vec![admin.clone()], addresses: self.addresses(version).collect(), all: false };
         let present = filter.rules(CNI_FORWARD, &wanted)?;
         if !present.iter().any(|rule| rule.target == *admin && rule.is_unconditional()) {
             change.add.push(format!(
                 "-I {CNI_FORWARD} 1 -m comment --comment \"CNI firewall plugin admin overrides\" -j {admin}"
             ));
         }
-        for address in addresses.into_iter().filter(|address| !pods::are_complete(&present, *address, &self.pod.tag()))
-        {
+        let (pods, tag) = (Pods::among(&present), self.pod.tag());
+        for address in self.addresses(version).filter(|address| !pods.are_complete(*address, &tag)) {
             change.add.extend(pods::commands(self.pod, address));
-            change.remove.extend(pods::all_of(&present, address).into_iter().map(|rule| (CNI_FORWARD, rule)));
+            change.remove.extend(pods.all_of(address).map(|rule| (CNI_FORWARD, rule.clone())));
         }
         Ok(())
     }
@@ -198,22 +198,21 @@ impl Rules<'_> {
         let mut strict = self.policy_only && sources::are_of(self.pod);
         if !self.policy_only {
             let admin = &self.conf.admin_chain;
-            let addresses: Vec<IpAddr> = self.addresses(version).collect();
-            let wanted = Wanted { words: vec![admin.clone()], addresses: addresses.clone(), all: false };
+            let wanted =
+                Wanted { words: vec![admin.clone()], addresses: self.addresses(version).collect(), all: false };
             let present = filter.rules(CNI_FORWARD, &wanted)?;
+            let (pods, tag) = (Pods::among(&present), self.pod.tag());
             let jumps = |rule: &Rule| rule.target == *admin && rule.is_unconditional();
             let asked = present.iter().position(jumps);
             let allowed = present.iter().position(|rule| !jumps(rule) && rule.target == "ACCEPT");
             let admin_first = asked.is_some_and(|asked| allowed.is_none_or(|allowed| asked < allowed));
-            strict = addresses.iter().any(|address| pods::is_ours(&present, *address));
+            strict = self.addresses(version).any(|address| pods.is_ours(address));
             let outcome = forward::check(&forward, self.isolates(), strict)
                 .and_then(|()| match admin_first {
                     true => Ok(()),
                     false => Err(format!("expected {CNI_FORWARD} rule [-j {admin}] not found ahead of the pod's")),
                 })
-                .and_then(|()| {
-                    addresses.iter().try_for_each(|address| pods::check(&present, *address, &self.pod.tag()))
-                });
+                .and_then(|()| self.addresses(version).try_for_each(|address| pods.check(address, &tag)));
             if outcome.is_err() {
                 return Ok(outcome);
             }

@@ -11,6 +11,7 @@
 //! the owner of itself and of the two before it. So the owner of a rule is the next tag of its address behind it. Rules
 //! without one were made by the reference, and a tag without rules was left by it: its DEL takes only its own two.
 
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use hostnet::iptables::quote;
@@ -60,45 +61,75 @@ pub fn commands(pod: &Pod, address: IpAddr) -> [String; 3] {
     ]
 }
 
-/// The rules of an address, in their order.
-fn of_address(rules: &[Rule], address: IpAddr) -> Vec<(usize, Kind)> {
-    let kinds = rules.iter().enumerate().filter_map(|(index, rule)| Some((index, kind(rule)?)));
-    kinds.filter(|(_, (of, _))| *of == address).map(|(index, (_, kind))| (index, kind)).collect()
-}
+/// Those of a chain's rules that are of addresses, by address: looked through once, however many there are.
+pub struct Pods<'a>(BTreeMap<IpAddr, Vec<(&'a Rule, Kind)>>);
 
-/// Whether an address's rules are there, once each, and this owner's.
-pub fn are_complete(rules: &[Rule], address: IpAddr, tag: &str) -> bool {
-    let found = of_address(rules, address);
-    matches!(found.as_slice(), [(_, Kind::Replies), (_, Kind::Outgoing), (last, Kind::Tag)]
-        if rules.get(*last).is_some_and(|rule| rule.tag.as_deref() == Some(tag)))
-}
-
-/// The rules that a newer owner of an address replaces: all there are.
-pub fn all_of(rules: &[Rule], address: IpAddr) -> Vec<Rule> {
-    of_address(rules, address).into_iter().filter_map(|(index, _)| rules.get(index).cloned()).collect()
-}
-
-/// The rules that go: those of the owners that `is_gone` says so of; and of these addresses, what has no owner.
-pub fn doomed(rules: &[Rule], is_gone: &dyn Fn(&str) -> bool, addresses: &[IpAddr]) -> Vec<Rule> {
-    let mut doomed = Vec::new();
-    let mut seen: Vec<IpAddr> = Vec::new();
-    for (address, _) in rules.iter().filter_map(kind) {
-        if seen.contains(&address) {
-            continue;
+impl<'a> Pods<'a> {
+    /// Among these rules.
+    pub fn among(rules: &'a [Rule]) -> Self {
+        let mut pods: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for rule in rules {
+            if let Some((address, kind)) = kind(rule) {
+                pods.entry(address).or_default().push((rule, kind));
+            }
         }
-        seen.push(address);
-        doomed.extend(doomed_of(rules, address, is_gone, addresses.contains(&address)));
+        Self(pods)
     }
-    doomed
+
+    /// The rules of an address, in their order.
+    fn of(&self, address: IpAddr) -> &[(&'a Rule, Kind)] {
+        self.0.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether an address's rules are there, once each, and this owner's.
+    pub fn are_complete(&self, address: IpAddr, tag: &str) -> bool {
+        matches!(self.of(address), [(_, Kind::Replies), (_, Kind::Outgoing), (last, Kind::Tag)]
+            if last.tag.as_deref() == Some(tag))
+    }
+
+    /// The rules that a newer owner of an address replaces: all there are.
+    pub fn all_of(&self, address: IpAddr) -> impl Iterator<Item = &'a Rule> {
+        self.of(address).iter().map(|(rule, _)| *rule)
+    }
+
+    /// The rules that go: those of the owners that `is_gone` says so of; and of these addresses, what has no owner.
+    pub fn doomed(&self, is_gone: &dyn Fn(&str) -> bool, addresses: &HashSet<IpAddr>) -> Vec<Rule> {
+        let doomed = self.0.iter().flat_map(|(address, rules)| doomed_of(rules, is_gone, addresses.contains(address)));
+        doomed.cloned().collect()
+    }
+
+    /// Whether we made the rules of an address: they have an owner.
+    pub fn is_ours(&self, address: IpAddr) -> bool {
+        self.of(address).last().is_some_and(|(_, kind)| *kind == Kind::Tag)
+    }
+
+    /// What is wrong with an address's rules. Without an owner they are the reference's, which knows no better.
+    pub fn check(&self, address: IpAddr, tag: &str) -> Result<(), String> {
+        let found = self.of(address);
+        let missing = |rule: String| Err(format!("expected {CNI_FORWARD} rule [{rule}] not found"));
+        if !found.iter().any(|(_, kind)| *kind == Kind::Replies) {
+            let cidr = Cidr::host(address);
+            return missing(format!("-d {cidr} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"));
+        }
+        if !found.iter().any(|(_, kind)| *kind == Kind::Outgoing) {
+            return missing(format!("-s {} -j ACCEPT", Cidr::host(address)));
+        }
+        let owner = found.last().filter(|(_, kind)| *kind == Kind::Tag);
+        match owner.and_then(|(rule, _)| rule.tag.as_deref()) {
+            Some(other) if other != tag => {
+                Err(format!("the rules of {address} in {CNI_FORWARD} belong to {other}, not to {tag}"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The same of one address. Its rules in their order fall into groups that each end with a tag; the last may have none.
-fn doomed_of(rules: &[Rule], address: IpAddr, is_gone: &dyn Fn(&str) -> bool, without_owner: bool) -> Vec<Rule> {
+fn doomed_of<'a>(rules: &[(&'a Rule, Kind)], is_gone: &dyn Fn(&str) -> bool, without_owner: bool) -> Vec<&'a Rule> {
     let (mut doomed, mut left_behind, mut group) = (Vec::new(), Vec::new(), Vec::new());
-    for (index, kind) in of_address(rules, address) {
-        let Some(rule) = rules.get(index) else { continue };
-        group.push(rule.clone());
-        if kind != Kind::Tag {
+    for (rule, kind) in rules {
+        group.push(*rule);
+        if *kind != Kind::Tag {
             continue;
         }
         let group = std::mem::take(&mut group);
@@ -113,31 +144,6 @@ fn doomed_of(rules: &[Rule], address: IpAddr, is_gone: &dyn Fn(&str) -> bool, wi
         doomed.extend(left_behind);
     }
     doomed
-}
-
-/// Whether we made the rules of an address: they have an owner.
-pub fn is_ours(rules: &[Rule], address: IpAddr) -> bool {
-    of_address(rules, address).last().is_some_and(|(_, kind)| *kind == Kind::Tag)
-}
-
-/// What is wrong with an address's rules. Without an owner they are the reference's, which knows no better.
-pub fn check(rules: &[Rule], address: IpAddr, tag: &str) -> Result<(), String> {
-    let found = of_address(rules, address);
-    let missing = |rule: String| Err(format!("expected {CNI_FORWARD} rule [{rule}] not found"));
-    if !found.iter().any(|(_, kind)| *kind == Kind::Replies) {
-        let cidr = Cidr::host(address);
-        return missing(format!("-d {cidr} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"));
-    }
-    if !found.iter().any(|(_, kind)| *kind == Kind::Outgoing) {
-        return missing(format!("-s {} -j ACCEPT", Cidr::host(address)));
-    }
-    let owner = found.last().filter(|(_, kind)| *kind == Kind::Tag).and_then(|(index, _)| rules.get(*index));
-    match owner.and_then(|rule| rule.tag.as_deref()) {
-        Some(other) if other != tag => {
-            Err(format!("the rules of {address} in {CNI_FORWARD} belong to {other}, not to {tag}"))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -169,13 +175,15 @@ mod tests {
 
     /// The numbers of the rules that go.
     fn go(words: &[&str], gone: &str, addresses: &[IpAddr]) -> usize {
-        doomed(&chain(words), &|tag| tag == gone, addresses).len()
+        Pods::among(&chain(words)).doomed(&|tag| tag == gone, &addresses.iter().copied().collect()).len()
     }
 
     #[test]
     fn an_owner_takes_its_own() {
         let ours = ["admin", "replies", "out", A];
-        assert!(are_complete(&chain(&ours), address(), A) && !are_complete(&chain(&ours), address(), B));
+        let rules = chain(&ours);
+        let pods = Pods::among(&rules);
+        assert!(pods.are_complete(address(), A) && !pods.are_complete(address(), B));
         assert_eq!((go(&ours, A, &[]), go(&ours, A, &[address()])), (3, 3));
         // A late DEL of the pod that had the address before.
         assert_eq!((go(&ours, B, &[]), go(&ours, B, &[address()])), (0, 0));
@@ -190,15 +198,17 @@ mod tests {
         // Its DEL left a tag of ours, and its ADD made rules for another pod behind it.
         let mixed = [A, "replies", "out"];
         assert_eq!((go(&mixed, B, &[address()]), go(&mixed, A, &[])), (3, 1));
-        assert!(!is_ours(&chain(&mixed), address()) && is_ours(&chain(&["replies", "out", A]), address()));
+        let is_ours = |words: &[&str]| Pods::among(&chain(words)).is_ours(address());
+        assert!(!is_ours(&mixed) && is_ours(&["replies", "out", A]));
     }
 
     #[test]
     fn what_check_says() {
-        assert_eq!(check(&chain(&["replies", "out", A]), address(), A), Ok(()));
-        assert_eq!(check(&chain(&["replies", "out"]), address(), A), Ok(()));
-        assert!(check(&chain(&["replies", "out", B]), address(), A).unwrap_err().contains("belong"));
-        assert!(check(&chain(&["out", A]), address(), A).unwrap_err().contains("RELATED"));
-        assert!(check(&chain(&["replies", A]), address(), A).unwrap_err().contains("-s 10.0.0.2/32"));
+        let check = |words: &[&str]| Pods::among(&chain(words)).check(address(), A);
+        assert_eq!(check(&["replies", "out", A]), Ok(()));
+        assert_eq!(check(&["replies", "out"]), Ok(()));
+        assert!(check(&["replies", "out", B]).unwrap_err().contains("belong"));
+        assert!(check(&["out", A]).unwrap_err().contains("RELATED"));
+        assert!(check(&["replies", A]).unwrap_err().contains("-s 10.0.0.2/32"));
     }
 }

@@ -58,6 +58,13 @@ pub(crate) fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
+/// What stands before an attribute's value of this length.
+pub(crate) fn header(kind: u16, length: usize) -> [u8; ATTRIBUTE_HEADER_LEN] {
+    let length = u16::try_from(ATTRIBUTE_HEADER_LEN + length).unwrap_or(u16::MAX);
+    let ([a, b], [c, d]) = (length.to_ne_bytes(), kind.to_ne_bytes());
+    [a, b, c, d]
+}
+
 /// An attribute with a value of 4 bytes in the machine's order, which needs no padding.
 pub(crate) fn number(kind: u16, value: [u8; 4]) -> [u8; 8] {
     let ([a, b], [c, d], [e, f, g, h]) = (8u16.to_ne_bytes(), kind.to_ne_bytes(), value);

@@ -5,7 +5,11 @@ use std::io;
 use std::time::Duration;
 
 use netlink_sys::Socket as RawSocket;
-use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{ReceiveTimeout, SndBuf, SndBufForce},
+};
 use nix::sys::time::TimeVal;
 
 /// The largest datagram. The kernel fills those of a dump up to what is read at a time, at most to 32 KiB, and an answer
@@ -41,11 +45,28 @@ impl Kernel {
         optional(socket.set_netlink_get_strict_chk(true))?;
         Ok((Self(socket), port))
     }
+
+    /// Room for a datagram of this size. One is not larger than the socket's send buffer (`net.core.wmem_default`, some
+    /// 200 KiB), and a transaction of nf_tables is one datagram: five hundred rules are more. Beyond `net.core.wmem_max`
+    /// it takes the node's `CAP_NET_ADMIN`.
+    fn make_room(&self, size: usize) -> io::Result<()> {
+        // The kernel doubles the number, which makes room for what it writes before the datagram.
+        match setsockopt(&self.0, SndBufForce, &size) {
+            Err(Errno::EPERM) => Ok(setsockopt(&self.0, SndBuf, &size)?),
+            outcome => Ok(outcome?),
+        }
+    }
 }
 
 impl Wire for Kernel {
     fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
-        let sent = retry(|| self.0.send(datagram, 0))?;
+        let sent = match retry(|| self.0.send(datagram, 0)) {
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                self.make_room(datagram.len())?;
+                retry(|| self.0.send(datagram, 0))?
+            }
+            sent => sent?,
+        };
         if sent == datagram.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 

@@ -42,6 +42,16 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// As transactions of at most so many changes, in order.
+    pub(super) fn parts(self, size: usize) -> impl Iterator<Item = Self> {
+        let mut changes = self.messages.into_iter().zip(self.doing).peekable();
+        std::iter::from_fn(move || {
+            changes.peek()?;
+            let (messages, doing) = changes.by_ref().take(size).unzip();
+            Some(Self { messages, doing })
+        })
+    }
+
     /// A table that must be there afterwards; the comment is set only when it is made.
     pub fn ensure_table(&mut self, table: Table, comment: Option<&str>) {
         let mut attributes = vec![TableAttribute::Name(table.name.to_owned())];

@@ -5,6 +5,7 @@
 //! else wrote, with an expression nobody here knows, must not make a list unreadable.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable};
 use netlink_packet_netfilter::nftables::{
@@ -14,7 +15,7 @@ use netlink_packet_netfilter::nftables::{
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
 use super::{Chain, Element, Expression, Table, userdata};
-use crate::netlink::raw::{attributes, find};
+use crate::netlink::raw::{self, attributes, find};
 
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
@@ -45,9 +46,6 @@ const NEWSETELEM: u16 = 0x0a0c;
 
 /// `struct nfgenmsg`, before the attributes.
 pub(super) const HEADER_LEN: usize = 4;
-
-/// `struct nlattr`, before the value.
-const ATTRIBUTE_HEADER_LEN: usize = 4;
 
 /// A netlink payload: typed on the way out, bytes on the way in.
 pub(super) enum Message {
@@ -203,11 +201,18 @@ impl Rule {
         self.payload.windows(wanted.len()).any(|bytes| bytes.first() == Some(first) && bytes == wanted)
     }
 
-    /// Whether one of its expressions holds just this value, to compare with or to load.
-    pub fn has_value(&self, value: &[u8]) -> bool {
-        // NFTA_DATA_VALUE as it stands in a message.
-        let len = u16::try_from(ATTRIBUTE_HEADER_LEN + value.len()).unwrap_or(u16::MAX);
-        self.contains(&[&len.to_ne_bytes(), &NFTA_DATA_VALUE.to_ne_bytes(), value].concat())
+    /// The values of this length, such as ports and addresses, that its expressions compare with or load: all of them, and
+    /// perhaps what only looks like one. Quicker than to ask for the expressions.
+    pub fn values<const LENGTH: usize>(&self) -> impl Iterator<Item = [u8; LENGTH]> {
+        // As it stands in a message, where attributes begin at multiples of 4.
+        let header = raw::header(NFTA_DATA_VALUE, LENGTH);
+        let places = (0..self.payload.len()).step_by(4);
+        places.filter_map(move |place| self.payload.get(place..)?.strip_prefix(&header)?.first_chunk().copied())
+    }
+
+    /// The addresses among its values.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.values::<4>().map(IpAddr::from).chain(self.values::<16>().map(IpAddr::from))
     }
 
     /// The bytes of an extension of iptables (`multiport`, `comment`...) among its expressions: its own structure, as the

@@ -2,10 +2,12 @@
 //! is shared is there, nothing of this attachment is, nobody has its ports, and the rules can be written without a
 //! program that lists the table first.
 
+use std::collections::HashSet;
+
 use hostnet::Error;
 use hostnet::nft::{self, Expression, MetaKey, Nft, Operator, Verdict};
 
-use super::rules::{ENTRIES, Entry, MASQUERADE, SET_MARK};
+use super::rules::{ENTRIES, MASQUERADE, SET_MARK};
 use crate::pod::Forward;
 
 /// `struct xt_multiport_v1` of linux/netfilter/xt_multiport.h: flags, count, 15 ports of two bytes...
@@ -36,7 +38,7 @@ pub fn is_plain(forward: &Forward<'_>) -> Result<bool, Error> {
     {
         return Ok(false);
     }
-    let wanted = Entry::all(forward.mappings);
+    let wanted: HashSet<u16> = forward.mappings.iter().map(|mapping| mapping.host_port.get()).collect();
     Ok(nft.rules(table.chain(ENTRIES))?.iter().all(|rule| !may_have(rule, &wanted)))
 }
 
@@ -61,10 +63,10 @@ fn is_about_mark(nft: &mut Nft, chain: nft::Chain<'_>, bit: u32) -> Result<bool,
 }
 
 /// Whether an entry may be for one of these ports; one that we cannot read may.
-fn may_have(rule: &nft::Rule, wanted: &[Entry]) -> bool {
+fn may_have(rule: &nft::Rule, wanted: &HashSet<u16>) -> bool {
     let Some(info) = rule.extension("multiport") else { return true };
     let count = usize::from(info.get(1).copied().unwrap_or_default());
     let ports = info.get(MULTIPORT_PORTS..).unwrap_or_default().chunks_exact(2).take(count);
     let mut ports = ports.filter_map(|port| Some(u16::from_ne_bytes(port.try_into().ok()?)));
-    ports.any(|port| wanted.iter().any(|entry| entry.ports.contains(&port)))
+    ports.any(|port| wanted.contains(&port))
 }

@@ -1,16 +1,23 @@
 //! Table `nat` as `iptables -S` prints it: whose chains are there, and who has which port.
 
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU16;
 
 use hostnet::iptables::{Iptables, words};
-use hostnet::ports::{Mapping, Protocol};
+use hostnet::ports::{Mapping, Ports, Protocol};
 use hostnet::{Error, Owner};
 
 use super::rules::{self, ENTRIES};
 use crate::holder::Holder;
 
 /// The table.
-pub struct Listing(Vec<String>);
+#[derive(Default)]
+pub struct Listing {
+    /// Those that are not built in, in order.
+    chains: Vec<String>,
+    /// By chain, in order: a port is a rule or four, so there may be many.
+    rules: HashMap<String, Vec<String>>,
+}
 
 impl Listing {
     /// Asks the program.
@@ -18,18 +25,28 @@ impl Listing {
     /// # Errors
     /// It does not run.
     pub fn read(iptables: &Iptables) -> Result<Self, Error> {
-        iptables.list_table("nat").map(Self)
+        let mut listing = Self::default();
+        for line in iptables.list_table("nat")? {
+            if let Some(chain) = line.strip_prefix("-N ") {
+                listing.chains.push(chain.to_owned());
+            } else if let Some((chain, _)) = line.strip_prefix("-A ").and_then(|rule| rule.split_once(' ')) {
+                match listing.rules.get_mut(chain) {
+                    Some(rules) => rules.push(line),
+                    None => drop(listing.rules.insert(chain.to_owned(), vec![line])),
+                }
+            }
+        }
+        Ok(listing)
     }
 
     /// Whether there is such a chain.
     pub fn has_chain(&self, chain: &str) -> bool {
-        self.0.iter().any(|line| line.strip_prefix("-N ") == Some(chain))
+        self.chains.iter().any(|made| made == chain)
     }
 
     /// The rules of a chain, in order.
     pub fn rules(&self, chain: &str) -> Vec<&str> {
-        let begin = format!("-A {chain} ");
-        self.0.iter().map(String::as_str).filter(|line| line.starts_with(&begin)).collect()
+        self.rules.get(chain).into_iter().flatten().map(String::as_str).collect()
     }
 
     /// The rules of a chain that end in a jump to another.
@@ -42,7 +59,7 @@ impl Listing {
 
     /// The chains of attachments.
     pub fn chains(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter_map(|line| line.strip_prefix("-N ")).filter(|chain| chain.starts_with("CNI-DN-"))
+        self.chains.iter().map(String::as_str).filter(|chain| chain.starts_with("CNI-DN-"))
     }
 
     /// The tag in a chain: none in one that the reference made.
@@ -67,18 +84,19 @@ impl Listing {
         if self.has_chain(&base) && !self.is_of(&base, owner) { owner.own_hostport_chain() } else { base }
     }
 
-    /// Who else has a port that a mapping takes.
-    pub fn holders(&self, mapping: &Mapping, own: &[String]) -> Vec<Holder> {
+    /// Who else has ports that these mappings take, and for which mappings.
+    pub fn holders<'a>(&self, mappings: &Ports<'a>, own: &[String]) -> Vec<(Holder, Vec<&'a Mapping>)> {
         let mut holders = Vec::new();
+        let mut seen: HashSet<String> = own.iter().cloned().collect();
         for entry in self.rules(ENTRIES) {
             let Some(words) = words(entry) else { continue };
-            let Some(chain) = words.last().filter(|chain| !own.contains(chain)) else { continue };
+            let Some(chain) = words.last().filter(|chain| seen.insert((*chain).clone())) else { continue };
             let theirs = self.rules(chain).into_iter().filter_map(read_mapping);
-            if theirs.into_iter().any(|theirs| theirs.overlaps(mapping)) {
-                let holder = self.holder(chain, &words);
-                if !holders.contains(&holder) {
-                    holders.push(holder);
-                }
+            let mut lost = HashSet::new();
+            let taken = theirs.flat_map(|theirs| mappings.overlapping(theirs)).filter(|ours| lost.insert(*ours));
+            let taken: Vec<_> = taken.collect();
+            if !taken.is_empty() {
+                holders.push((self.holder(chain, &words), taken));
             }
         }
         holders

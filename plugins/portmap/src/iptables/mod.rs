@@ -10,12 +10,14 @@ mod listing;
 mod remove;
 mod rules;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
 use hostnet::Error;
 use hostnet::iptables::{Iptables, Version};
 use hostnet::lock::Lock;
+use hostnet::ports::Ports;
 
 pub use remove::{remove_all_but, remove_legacy, remove_nft};
 
@@ -61,10 +63,8 @@ pub fn add(forward: &Forward<'_>) -> Result<(), Error> {
     let mut attempt = 1;
     loop {
         let listing = Listing::read(&iptables)?;
-        for mapping in forward.mappings() {
-            for holder in listing.holders(mapping, &own_chains(forward.owner)) {
-                holder.report(mapping, forward.owner);
-            }
+        for (holder, taken) in listing.holders(&Ports::of(forward.mappings()), &own_chains(forward.owner)) {
+            taken.into_iter().for_each(|mapping| holder.report(mapping, forward.owner));
         }
         match iptables.restore(NAT, &plan(forward, &listing)) {
             Err(_) if attempt < ATTEMPTS => attempt += 1,
@@ -152,7 +152,7 @@ pub fn check(forward: &Forward<'_>) -> Result<(), Error> {
     if present != wanted {
         return wrong(format!("chain {chain} has the rules {present:?} in place of {wanted:?}"));
     }
-    let entries = listing.jumps(ENTRIES, &chain);
+    let entries: HashSet<&str> = listing.jumps(ENTRIES, &chain).into_iter().collect();
     for entry in Entry::all(forward.mappings) {
         if !has_entry(&entries, &entry, forward, &chain) {
             return wrong(format!(
@@ -184,11 +184,11 @@ pub fn check(forward: &Forward<'_>) -> Result<(), Error> {
 
 /// Whether an entry is there. How iptables prints conditions only iptables knows, so with them the words before and
 /// behind are compared.
-fn has_entry(entries: &[&str], entry: &Entry, forward: &Forward<'_>, chain: &str) -> bool {
+fn has_entry(entries: &HashSet<&str>, entry: &Entry, forward: &Forward<'_>, chain: &str) -> bool {
     let conditions = forward.condition_words();
     let wanted = format!("-A {ENTRIES} {}", entry.matches(forward.owner, &[], chain));
     if conditions.is_empty() {
-        return entries.contains(&wanted.as_str());
+        return entries.contains(wanted.as_str());
     }
     let matches =
         wanted.strip_prefix(&format!("-A {ENTRIES} ")).and_then(|rule| rule.strip_suffix(&format!(" -j {chain}")));

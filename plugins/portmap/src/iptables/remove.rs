@@ -1,6 +1,8 @@
 //! Taking away the rules that iptables keeps for an attachment, of whichever flavour, and those of attachments that are no
 //! more. Over netlink where they are in nf_tables: that needs no process. A chain goes at the same moment as what leads to it.
 
+use std::collections::HashSet;
+
 use hostnet::iptables::{Iptables, Version};
 use hostnet::nft::{Batch, Expression, Nft, Rule, Verdict};
 use hostnet::{Error, Owner};
@@ -109,9 +111,11 @@ pub fn remove_all_but(network: &NetworkName, valid: &[Owner]) -> Result<(), Erro
 /// The commands that remove the chains of a network's attachments that are not valid. A chain of the reference does not
 /// say of which interface it is: it stays as long as its container has a valid one.
 fn stale(listing: &Listing, network: &NetworkName, valid: &[Owner]) -> Vec<String> {
+    let tags: HashSet<String> = valid.iter().map(Owner::nft_comment_prefix).collect();
+    let chains: HashSet<String> = valid.iter().map(Owner::hostport_chain).collect();
     let keep = |chain: &str, tag: Option<String>| match tag {
-        Some(tag) => valid.iter().any(|owner| tag.starts_with(&owner.nft_comment_prefix())),
-        None => valid.iter().any(|owner| owner.hostport_chain() == chain),
+        Some(tag) => tag.split(',').next().is_some_and(|tag| tags.contains(tag)),
+        None => chains.contains(chain),
     };
     let network_hash = Owner::nft_network_prefix(network);
     let is_of_the_network = |chain: &str, tag: Option<&String>| match tag {

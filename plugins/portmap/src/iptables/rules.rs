@@ -10,6 +10,7 @@
 //!
 //! All are the reference's but the last one, which does nothing and says whose the chain is.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
@@ -79,15 +80,9 @@ pub fn tag(chain: &str, owner: &Owner) -> String {
 
 /// The rules of an attachment's chain, without the tag.
 pub fn of_chain(forward: &Forward<'_>, chain: &str) -> Vec<String> {
-    let mut rules: Vec<String> = Vec::new();
-    for mapping in forward.mappings() {
-        for rule in of_mapping(forward, chain, mapping) {
-            if !rules.contains(&rule) {
-                rules.push(rule);
-            }
-        }
-    }
-    rules
+    let mut seen = HashSet::new();
+    let rules = forward.mappings().flat_map(|mapping| of_mapping(forward, chain, mapping));
+    rules.filter(|rule| seen.insert(rule.clone())).collect()
 }
 
 fn of_mapping(forward: &Forward<'_>, chain: &str, mapping: &Mapping) -> Vec<String> {

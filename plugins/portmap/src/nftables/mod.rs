@@ -7,10 +7,12 @@ mod conditions;
 mod frame;
 mod rules;
 
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use hostnet::iptables::Version;
 use hostnet::nft::{self, Batch, Nft, Rule};
+use hostnet::ports::Ports;
 use hostnet::{Error, Owner};
 use libcni::types::NetworkName;
 
@@ -33,6 +35,7 @@ pub fn add(forwards: &[Forward<'_>]) -> Result<(), Error> {
 
 fn add_version(nft: &mut Nft, forward: &Forward<'_>) -> Result<(), Error> {
     let mut reported = false;
+    let ports = Ports::of(forward.mappings());
     nft.settle(|nft| {
         let mut batch = Batch::default();
         let table = table(forward.version);
@@ -47,7 +50,7 @@ fn add_version(nft: &mut Nft, forward: &Forward<'_>) -> Result<(), Error> {
                 if belongs(&rule, forward.owner, &[forward.pod.addr()], forward.version) {
                     batch.remove_rule(chain, rule.handle());
                 } else if !reported && name != MASQUERADING {
-                    report_holder(&rule, forward);
+                    report_holder(&rule, &ports, forward);
                 }
             }
         }
@@ -84,14 +87,13 @@ fn belongs(rule: &Rule, owner: &Owner, addrs: &[IpAddr], version: Version) -> bo
     addrs.is_empty() || to.is_none_or(|to| addrs.contains(&to))
 }
 
-fn report_holder(rule: &Rule, forward: &Forward<'_>) {
+fn report_holder(rule: &Rule, ports: &Ports<'_>, forward: &Forward<'_>) {
     // To take every pod's rule apart would take long on a node with many.
-    let may = |mapping: &&hostnet::ports::Mapping| rule.has_value(&mapping.host_port.get().to_be_bytes());
-    if forward.mappings().filter(may).count() == 0 {
+    if !rule.values().any(|value| !ports.on(u16::from_be_bytes(value)).is_empty()) {
         return;
     }
     let Some((theirs, _)) = rules::read(&rule.expressions(), forward.version) else { return };
-    for mapping in forward.mappings().filter(|mapping| mapping.overlaps(&theirs)) {
+    for mapping in ports.overlapping(theirs) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let of_tag = rule.tag().map(|tag| Holder::of_tag(&text(tag))).unwrap_or_default();
         Holder { container: rule.comment().map(text), ..of_tag }.report(mapping, forward.owner);
@@ -104,7 +106,7 @@ fn report_holder(rule: &Rule, forward: &Forward<'_>) {
 /// # Errors
 /// Something is left.
 pub fn remove(nft: &mut Nft, owner: &Owner, addrs: &[IpAddr]) -> Result<(), Error> {
-    nft.settle(|nft| {
+    nft.settle_in_parts(|nft| {
         let mut batch = Batch::default();
         for version in Version::ALL {
             let of_version: Vec<IpAddr> =
@@ -133,19 +135,20 @@ pub fn remove(nft: &mut Nft, owner: &Owner, addrs: &[IpAddr]) -> Result<(), Erro
 /// Something is left.
 pub fn remove_all_but(nft: &mut Nft, network: &NetworkName, valid: &[Owner]) -> Result<(), Error> {
     let begin = Owner::nft_network_prefix(network);
+    let valid: HashSet<Vec<u8>> = valid.iter().map(|owner| owner.nft_comment_prefix().into_bytes()).collect();
     let is_stale = |tag: &[u8]| {
-        tag.starts_with(begin.as_bytes())
-            && !valid.iter().any(|owner| tag.starts_with(owner.nft_comment_prefix().as_bytes()))
+        let owner = tag.split(|byte| *byte == b',').next().unwrap_or_default();
+        tag.starts_with(begin.as_bytes()) && !valid.contains(owner)
     };
-    nft.settle(|nft| {
+    nft.settle_in_parts(|nft| {
         let mut batch = Batch::default();
         for version in Version::ALL {
-            let mut chains = Vec::new();
+            let mut chains = BTreeSet::new();
             for name in CHAINS {
                 let chain = table(version).chain(name);
                 for rule in nft.rules(chain)? {
                     if rule.tag().is_some_and(is_stale) {
-                        chains.extend(conditions::led_to(&rule).filter(|chain| !chains.contains(chain)));
+                        chains.extend(conditions::led_to(&rule));
                         batch.remove_rule(chain, rule.handle());
                     }
                 }
