@@ -18,12 +18,9 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 
 use crate::echo::Echo;
@@ -127,7 +124,7 @@ impl Node {
             ],
         };
         if flavour == Flavour::Legacy {
-            node.choose_legacy();
+            node.host.choose_legacy();
         }
         node.run(&format!("ip link add uplink type veth peer name node-{number} netns {}", internet.net_path()));
         internet.connect(&format!("node-{number}"), node.outside);
@@ -154,28 +151,6 @@ impl Node {
             }
             assert!(Instant::now() < deadline, "the links of node {} are not up: {routes}", self.number);
             thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// As `update-alternatives --set iptables /usr/sbin/iptables-legacy`, in the node's own mount namespace.
-    fn choose_legacy(&self) {
-        let directory = Path::new("/etc/alternatives");
-        self.enter(|| {
-            let entries = fs::read_dir(directory).expect("read the alternatives").flatten();
-            let links: Vec<_> = entries.filter_map(|e| Some((e.file_name(), fs::read_link(e.path()).ok()?))).collect();
-            let none: Option<&str> = None;
-            mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), none).expect("cover the alternatives");
-            for (name, target) in links {
-                let target = target.to_string_lossy().replace("/iptables-nft", "/iptables-legacy");
-                let target = target.replace("/ip6tables-nft", "/ip6tables-legacy");
-                symlink(&target, directory.join(name)).unwrap_or_else(|e| panic!("link to {target}: {e}"));
-            }
-        });
-        for program in
-            ["iptables", "iptables-restore", "iptables-save", "ip6tables", "ip6tables-restore", "ip6tables-save"]
-        {
-            let version = self.run(&format!("{program} --version"));
-            assert!(version.contains("legacy"), "{program}: {version}");
         }
     }
 

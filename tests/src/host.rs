@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::ops::Deref;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
@@ -43,6 +44,28 @@ impl Host {
             mount(Some(held.as_str()), STORE, none, MsFlags::MS_BIND, none).expect("put the store on /var/lib/cni");
         });
         Self { namespace, directory }
+    }
+
+    /// As `update-alternatives --set iptables /usr/sbin/iptables-legacy`, in the host's own mount namespace.
+    pub fn choose_legacy(&self) {
+        let directory = Path::new("/etc/alternatives");
+        self.enter(|| {
+            let entries = fs::read_dir(directory).expect("read the alternatives").flatten();
+            let links: Vec<_> = entries.filter_map(|e| Some((e.file_name(), fs::read_link(e.path()).ok()?))).collect();
+            let none: Option<&str> = None;
+            mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), none).expect("cover the alternatives");
+            for (name, target) in links {
+                let target = target.to_string_lossy().replace("/iptables-nft", "/iptables-legacy");
+                let target = target.replace("/ip6tables-nft", "/ip6tables-legacy");
+                symlink(&target, directory.join(name)).unwrap_or_else(|e| panic!("link to {target}: {e}"));
+            }
+        });
+        for program in
+            ["iptables", "iptables-restore", "iptables-save", "ip6tables", "ip6tables-restore", "ip6tables-save"]
+        {
+            let version = self.run(&format!("{program} --version"));
+            assert!(version.contains("legacy"), "{program}: {version}");
+        }
     }
 
     /// A new pod: an empty network namespace at /run/netns/... of this host.

@@ -5,7 +5,7 @@ use serde_json::json;
 use tests::dbus::Bus;
 use tests::firewalld::{Firewalld as _, StandIn};
 use tests::plugin::with_prev_result;
-use tests::{Internet, Pod};
+use tests::{Internet, Namespace, Pod};
 
 use crate::firewall_conf::{FLAVOURS, Net, Node, addresses, net, reaches};
 
@@ -45,19 +45,38 @@ fn lab(flavour: &'static str, policies: [&str; 2], br_netfilter: bool) -> Lab {
 }
 
 impl Lab {
+    /// All questions at once: what does not answer takes its time.
     fn reach(&self) -> Reach {
         let [(a, a_address), (sibling, sibling_address), (b, b_address)] = &self.pods;
         let outside = [Internet::V4.to_owned(), Internet::V6.to_owned()];
         let gateway = ["10.1.0.1".to_owned(), "fd00:1::1".to_owned()];
-        assert_eq!(reaches(a, sibling_address), reaches(sibling, a_address));
-        Reach {
-            sibling: reaches(a, sibling_address),
-            other_bridge: reaches(a, b_address),
-            from_other_bridge: reaches(b, a_address),
-            from_outside: reaches(&self.internet, a_address),
-            to_outside: reaches(a, &outside),
-            from_node: reaches(&self.node.host, a_address),
-            to_node: reaches(a, &gateway),
+        let questions: [(&Namespace, _); 8] = [
+            (a, sibling_address),
+            (sibling, a_address),
+            (a, b_address),
+            (b, a_address),
+            (&self.internet, a_address),
+            (a, &outside),
+            (&self.node.host, a_address),
+            (a, &gateway),
+        ];
+        let [sibling, from_sibling, other_bridge, from_other_bridge, from_outside, to_outside, from_node, to_node] =
+            std::thread::scope(|scope| {
+                let asked = questions.map(|(from, to)| scope.spawn(|| reaches(from, to)));
+                asked.map(|answer| answer.join().unwrap())
+            });
+        assert_eq!(sibling, from_sibling);
+        Reach { sibling, other_bridge, from_other_bridge, from_outside, to_outside, from_node, to_node }
+    }
+
+    /// One pod of each bridge comes anew, and goes: the policy is one of the bridge. Siblings that stay keep their ports.
+    fn renew(&self, policy: &str) {
+        for number in [1, 2] {
+            let net = self.node.net(number, json!({"ingressPolicy": policy}));
+            let fresh = self.node.host.pod();
+            let result = self.node.add(&net, &fresh);
+            self.node.check(&net, &fresh, &result).success();
+            self.node.del(&net, &fresh, &result);
         }
     }
 }
@@ -106,33 +125,37 @@ fn isolated_keeps_everybody_out_but_the_node() {
 /// A bridge without a policy is outside, too: the reference lets its pods in.
 #[test]
 fn isolated_from_an_open_bridge() {
-    for flavour in FLAVOURS {
-        let lab = lab(flavour, ["isolated", "open"], true);
-        let reach = Reach { other_bridge: true, ..expected(false, false, false) };
-        assert_eq!(lab.reach(), reach, "{flavour}");
-    }
+    std::thread::scope(|scope| {
+        for flavour in FLAVOURS {
+            scope.spawn(move || {
+                let lab = lab(flavour, ["isolated", "open"], true);
+                let reach = Reach { other_bridge: true, ..expected(false, false, false) };
+                assert_eq!(lab.reach(), reach, "{flavour}");
+            });
+        }
+    });
 }
 
 /// F4: the reference keeps the old policy's rules.
 #[test]
 fn a_change_of_policy_removes_the_rules_of_the_old_one() {
-    for flavour in FLAVOURS {
-        let lab = lab(flavour, ["isolated", "isolated"], true);
-        assert_eq!(lab.reach(), expected(false, false, false), "{flavour}");
-        for (policy, reach) in [("same-bridge", expected(true, false, true)), ("open", expected(true, true, true))] {
-            // One pod of each bridge comes anew: the policy is one of the bridge. Siblings that stay keep their ports.
-            for number in [1, 2] {
-                let net = lab.node.net(number, json!({"ingressPolicy": policy}));
-                let fresh = lab.node.host.pod();
-                let result = lab.node.add(&net, &fresh);
-                lab.node.check(&net, &fresh, &result).success();
-                lab.node.del(&net, &fresh, &result);
-            }
-            // Old ports are isolated from each other still; the rules are not in the way any more.
-            let reach = Reach { sibling: false, ..reach };
-            assert_eq!(lab.reach(), reach, "{flavour} {policy}");
+    // Side by side, as above.
+    std::thread::scope(|scope| {
+        for flavour in FLAVOURS {
+            scope.spawn(move || {
+                let lab = lab(flavour, ["isolated", "isolated"], true);
+                assert_eq!(lab.reach(), expected(false, false, false), "{flavour}");
+                for (policy, reach) in
+                    [("same-bridge", expected(true, false, true)), ("open", expected(true, true, true))]
+                {
+                    lab.renew(policy);
+                    // Old ports are isolated from each other still; the rules are not in the way any more.
+                    let reach = Reach { sibling: false, ..reach };
+                    assert_eq!(lab.reach(), reach, "{flavour} {policy}");
+                }
+            });
         }
-    }
+    });
 }
 
 /// A published port lets others in: what was rewritten to the pod passes, unasked traffic to its address does not.

@@ -72,7 +72,10 @@ fn wrong_words(run: &Run) -> String {
 
 /// Makes every `grid`th call of a verb fail, one after the other. The findings.
 fn at_every_call(conf: &[Value], plugin: usize, verb: &str, grid: usize) -> String {
-    let scene = Scene::new(conf.to_vec(), Healer::Del);
+    at_every_call_in(&Scene::new(conf.to_vec(), Healer::Del), plugin, verb, grid)
+}
+
+fn at_every_call_in(scene: &Scene, plugin: usize, verb: &str, grid: usize) -> String {
     let mut findings = String::new();
     let clean = scene.with_fault(verb, plugin, Place { counts, number: 0 }, Fault::None);
     assert!(clean.steps.len() > 4, "only {} calls: nothing was tested", clean.steps.len());
@@ -80,7 +83,7 @@ fn at_every_call(conf: &[Value], plugin: usize, verb: &str, grid: usize) -> Stri
     let grid = if all() { 1 } else { grid };
     for (number, step) in clean.steps.iter().enumerate().step_by(grid) {
         for fault in faults_of(&step.operation, number) {
-            let found = one(&scene, plugin, verb, Place { counts, number }, fault);
+            let found = one(scene, plugin, verb, Place { counts, number }, fault);
             if !found.is_empty() {
                 findings += &format!("{verb}, {number}, {step}, {fault:?}:\n{found}\n");
                 scene.heal(Healer::Del);
@@ -154,6 +157,19 @@ fn chain_nftables() {
 #[test]
 fn ptp_nftables() {
     let findings = ["ADD", "DEL"].map(|verb| at_every_call(&ptp("nftables"), 0, verb, 3)).concat();
+    assert!(findings.is_empty(), "{findings}");
+}
+
+/// Those that have rules of iptables, on a node whose iptables are the legacy ones.
+#[test]
+fn chain_legacy() {
+    let mut findings = String::new();
+    for plugin in 0..3 {
+        for verb in ["ADD", "DEL"] {
+            let scene = Scene::of_legacy(chain("iptables")[..3].to_vec(), Healer::Del);
+            findings += &at_every_call_in(&scene, plugin, verb, 7);
+        }
+    }
     assert!(findings.is_empty(), "{findings}");
 }
 

@@ -16,7 +16,10 @@ enum Victims {
 
 /// Kills a verb of one plugin at every `grid`th call, one after the other. The findings.
 fn at_every_call(conf: &[Value], plugin: usize, verb: &str, victims: Victims, healer: Healer, grid: usize) -> String {
-    let scene = Scene::new(conf.to_vec(), healer);
+    at_every_call_in(&Scene::new(conf.to_vec(), healer), plugin, verb, victims, healer, grid)
+}
+
+fn at_every_call_in(scene: &Scene, plugin: usize, verb: &str, victims: Victims, healer: Healer, grid: usize) -> String {
     let mut findings = String::new();
     let grid = if all() { 1 } else { grid };
     for number in (0..).step_by(grid) {
@@ -107,4 +110,24 @@ fn chain_iptables() {
 #[test]
 fn chain_nftables() {
     chain_killed("nftables");
+}
+
+/// One in this many calls: a legacy iptables writes its whole table at once, so there are few places that matter.
+const LEGACY_GRID: usize = 9;
+
+/// Those that have rules of iptables: bridge, portmap and firewall.
+#[test]
+fn chain_legacy() {
+    let mut findings = Vec::new();
+    for plugin in 0..3 {
+        for (verb, victims, healer) in [
+            ("ADD", Victims::All, Healer::Del),
+            ("ADD", Victims::PluginAlone, Healer::Del),
+            ("DEL", Victims::All, Healer::Gc),
+        ] {
+            let scene = Scene::of_legacy(chain("iptables")[..3].to_vec(), healer);
+            findings.push(at_every_call_in(&scene, plugin, verb, victims, healer, LEGACY_GRID));
+        }
+    }
+    nothing_found(&findings);
 }

@@ -49,7 +49,17 @@ impl Scene {
     /// With `healer` to be called: GC without valid attachments takes every pod of the network, so the neighbour is of
     /// another one then.
     pub fn new(chain: Vec<Value>, healer: Healer) -> Self {
-        let mut scene = Self::empty(chain);
+        Self::lived_in(Self::empty(chain), healer)
+    }
+
+    /// The same on a node whose iptables are the legacy ones.
+    pub fn of_legacy(chain: Vec<Value>, healer: Healer) -> Self {
+        let scene = Self::empty(chain);
+        scene.host.choose_legacy();
+        Self::lived_in(scene, healer)
+    }
+
+    fn lived_in(mut scene: Self, healer: Healer) -> Self {
         let network = if healer == Healer::Gc { "other" } else { "net" };
         let neighbour = scene.host.pod();
         add(&scene.host, &of_neighbour(&scene.chain, network), &neighbour);
