@@ -2,6 +2,7 @@ use libcni::Code;
 
 use super::*;
 use crate::boot::Age;
+use crate::stamp::{self, Stamp};
 
 fn owner(id: &str) -> Owner {
     Owner::new(&id.parse().unwrap(), &"eth0".parse().unwrap())
