@@ -5,19 +5,25 @@
 //! GC would have to leave for ever. An address, though, a link is given as it is made. To the host's end of a pod's link nobody
 //! talks, so that address may as well be a mark: a hash of the network and of the link's own name. It counts only while there is
 //! no alias.
+//!
+//! It is higher than any that a maker of hardware or the kernel gives but by chance: a bridge that nobody gave an address has the
+//! lowest of its ports', so that one with a network card keeps the card's whatever pods come and go.
 
 use libcni::types::{Mac, NetworkName};
 use sha2::{Digest, Sha512};
 
 use crate::link::Link;
 
-/// The address for a new link of this network: locally administered, and of one interface.
+/// Locally administered, of one interface, and none is higher.
+const FIRST_BYTE: u8 = 0xfe;
+
+/// The address for a new link of this network.
 pub fn address(network: &NetworkName, name: &str) -> Mac {
     let parts = [network.as_str(), name];
     let hash = parts.iter().fold(Sha512::new(), |hash, part| hash.chain_update(part).chain_update([0])).finalize();
     let mut bytes = [0; 6];
     bytes.iter_mut().zip(hash).for_each(|(byte, value)| *byte = value);
-    bytes[0] = bytes[0] & 0xfc | 0x02;
+    bytes[0] = FIRST_BYTE;
     Mac::new(bytes)
 }
 

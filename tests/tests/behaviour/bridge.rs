@@ -112,6 +112,20 @@ fn an_existing_bridge_is_used_as_it_is() {
     assert!(host.link("cni0").is_some());
 }
 
+/// A node's bridge with its network card in it: nobody gave it an address, so it has the lowest of its ports'.
+#[test]
+fn a_bridge_with_a_network_card_keeps_the_cards_mac() {
+    let host = Host::new();
+    host.run("ip link add cni0 type bridge");
+    host.run("ip link add card address f8:ff:ff:ff:ff:ff type veth peer name cable");
+    host.run("ip link set card master cni0");
+    for pod in (0..8).map(|_| host.pod()) {
+        let result = add(&host, &layer2(), &pod);
+        assert_eq!(host.link("cni0").unwrap()["address"], "f8:ff:ff:ff:ff:ff");
+        del(&host, &layer2(), &result, &pod);
+    }
+}
+
 /// A bridge without an address of its own takes that of a port: the result has the one it has then, by which the
 /// reference's CHECK knows it.
 #[test]
