@@ -5,6 +5,7 @@
 //! Whichever is called `iptables` on this node is the one that is used, as everybody else here uses it.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use libcni::plugin::dry_run;
@@ -46,12 +47,17 @@ impl Version {
         nft::Table { family, name }
     }
 
-    fn has_legacy(self, table: &str) -> bool {
+    fn has_legacy(self, table: &str) -> Result<bool, Error> {
         let file = match self {
             Self::V4 => "/proc/thread-self/net/ip_tables_names",
             Self::V6 => "/proc/thread-self/net/ip6_tables_names",
         };
-        std::fs::read_to_string(file).is_ok_and(|names| names.lines().any(|name| name == table))
+        match std::fs::read_to_string(file) {
+            Ok(names) => Ok(names.lines().any(|name| name == table)),
+            // The kernel has no legacy tables at all.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io(format!("read {file}"), &error)),
+        }
     }
 
     fn program(self) -> &'static str {
@@ -75,11 +81,14 @@ impl Iptables {
     /// The programs for a table that the legacy flavour has in the current network namespace: those with its name, else as
     /// [`Self::find`]. `None` where it has no such table; to ask `iptables` itself would make it. `None`, too, where there
     /// are no programs: then a container with its own, kube-proxy's for one, made the table, and nothing in it is ours.
-    pub fn get_legacy(version: Version, table: &str) -> Option<Self> {
-        if !version.has_legacy(table) {
-            return None;
+    ///
+    /// # Errors
+    /// It cannot be seen which tables there are.
+    pub fn get_legacy(version: Version, table: &str) -> Result<Option<Self>, Error> {
+        if !version.has_legacy(table)? {
+            return Ok(None);
         }
-        Self::find_named(&format!("{}-legacy", version.program())).or_else(|_| Self::find(version)).ok()
+        Ok(Self::find_named(&format!("{}-legacy", version.program())).or_else(|_| Self::find(version)).ok())
     }
 
     fn find_named(name: &str) -> Result<Self, Error> {

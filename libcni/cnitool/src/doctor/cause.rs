@@ -60,7 +60,7 @@ pub fn dropping(ipv4: bool) -> Vec<String> {
     let mut names: Vec<String> =
         forward_chains(ipv4).iter().filter(|chain| chain.drops).map(BaseChain::to_string).collect();
     let version = if ipv4 { Version::V4 } else { Version::V6 };
-    if let Some(legacy) = Iptables::get_legacy(version, "filter") {
+    if let Ok(Some(legacy)) = Iptables::get_legacy(version, "filter") {
         let lines = legacy.list("filter", "FORWARD").ok().flatten().unwrap_or_default();
         if lines.iter().any(|line| line == "-P FORWARD DROP") {
             names.push("legacy iptables filter FORWARD".to_owned());

@@ -194,7 +194,7 @@ fn rules(ids: &[String]) -> Vec<String> {
         }
     }
     for (version, table) in Version::ALL.into_iter().flat_map(|version| [(version, "nat"), (version, "filter")]) {
-        let Some(legacy) = Iptables::get_legacy(version, table) else { continue };
+        let Ok(Some(legacy)) = Iptables::get_legacy(version, table) else { continue };
         found.extend(legacy.list_table(table).unwrap_or_default().into_iter().filter(|line| mentions(line, ids)));
     }
     found

@@ -81,9 +81,10 @@ pub fn read(addresses: &BTreeSet<IpAddr>) -> (Vec<Mention>, Vec<String>) {
         failed.push(error.to_string());
     }
     for table in ["nat", "filter"] {
-        for iptables in Version::ALL.into_iter().filter_map(|version| Iptables::get_legacy(version, table)) {
-            match iptables.list_table(table) {
-                Ok(lines) => found.extend(of_lines(&lines, addresses)),
+        for version in Version::ALL {
+            let legacy = Iptables::get_legacy(version, table);
+            match legacy.and_then(|found| found.map(|iptables| iptables.list_table(table)).transpose()) {
+                Ok(lines) => found.extend(of_lines(&lines.unwrap_or_default(), addresses)),
                 Err(error) => failed.push(error.to_string()),
             }
         }

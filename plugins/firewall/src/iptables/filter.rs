@@ -58,9 +58,9 @@ impl Filter {
     /// What the legacy flavour has. `None` where it has no such table, or no programs.
     ///
     /// # Errors
-    /// It cannot list the table.
+    /// It cannot be seen whether there is one, or the table cannot be listed.
     pub fn in_legacy(version: Version) -> Result<Option<Self>, Error> {
-        let Some(program) = Iptables::get_legacy(version, FILTER).filter(|program| !program.is_nft()) else {
+        let Some(program) = Iptables::get_legacy(version, FILTER)?.filter(|program| !program.is_nft()) else {
             return Ok(None);
         };
         let source = Source::Lines(program.list_table(FILTER)?);

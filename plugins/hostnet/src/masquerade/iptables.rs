@@ -183,9 +183,10 @@ pub fn remove_legacy(owner: &Owner, keep: &[IpAddr]) -> Result<(), Error> {
     let chain = owner.iptables_chain();
     let mut outcome = Ok(());
     for version in Version::ALL {
-        if let Some(iptables) = Iptables::get_legacy(version, NAT) {
-            outcome = outcome.and(remove_legacy_version(&iptables, &chain, keep));
-        }
+        outcome = outcome.and(match Iptables::get_legacy(version, NAT) {
+            Ok(Some(iptables)) => remove_legacy_version(&iptables, &chain, keep),
+            other => other.map(drop),
+        });
     }
     outcome
 }

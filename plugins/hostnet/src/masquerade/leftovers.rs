@@ -94,8 +94,11 @@ fn comment(rule: &nft::Rule) -> String {
 /// Removes what the legacy flavour keeps. No program is started where it has no table `nat`.
 pub fn remove_legacy(valid: &Valid) -> Result<(), Error> {
     let mut outcome = Ok(());
-    for iptables in Version::ALL.into_iter().filter_map(|version| Iptables::get_legacy(version, NAT)) {
-        outcome = outcome.and(remove_legacy_version(&iptables, valid));
+    for version in Version::ALL {
+        outcome = outcome.and(match Iptables::get_legacy(version, NAT) {
+            Ok(Some(iptables)) => remove_legacy_version(&iptables, valid),
+            other => other.map(drop),
+        });
     }
     outcome
 }

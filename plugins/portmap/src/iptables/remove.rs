@@ -61,16 +61,20 @@ fn is_others(rules: &[Rule], owner: &Owner) -> bool {
 /// Something is left.
 pub fn remove_legacy(owner: &Owner) -> Result<(), Error> {
     let mut outcome = Ok(());
-    for iptables in Version::ALL.into_iter().filter_map(|version| Iptables::get_legacy(version, NAT)) {
-        outcome = outcome.and(remove_by(&iptables, |listing| {
-            let mut commands = Vec::new();
-            for (from, chain) in chains(owner) {
-                if listing.is_of(&chain, owner) {
-                    commands.extend(listing.removal(from, &chain));
-                }
+    let of_owner = |listing: &Listing| {
+        let mut commands = Vec::new();
+        for (from, chain) in chains(owner) {
+            if listing.is_of(&chain, owner) {
+                commands.extend(listing.removal(from, &chain));
             }
-            commands
-        }));
+        }
+        commands
+    };
+    for version in Version::ALL {
+        outcome = outcome.and(match Iptables::get_legacy(version, NAT) {
+            Ok(Some(iptables)) => remove_by(&iptables, of_owner),
+            other => other.map(drop),
+        });
     }
     outcome
 }
@@ -98,7 +102,10 @@ pub fn remove_all_but(network: &NetworkName, valid: &[Owner]) -> Result<(), Erro
     let mut outcome = Ok(());
     for version in Version::ALL {
         let mut programs: Vec<Iptables> = Iptables::find(version).into_iter().collect();
-        programs.extend(Iptables::get_legacy(version, NAT));
+        match Iptables::get_legacy(version, NAT) {
+            Ok(legacy) => programs.extend(legacy),
+            Err(error) => outcome = outcome.and(Err(error)),
+        }
         for iptables in programs {
             let removed = remove_by(&iptables, |listing| stale(listing, network, valid));
             // A node without IPv6 has no rules for it, though it may have the program.

@@ -148,6 +148,6 @@ fn has_kube_proxy() -> bool {
     let own = nft.base_chains().unwrap_or_default().iter().any(|chain| chain.table == "kube-proxy");
     let is_kube = |name: &String| name.starts_with("KUBE-SERVICES");
     let in_nft = nft.chains(Version::V4.nft_nat()).unwrap_or_default().iter().any(is_kube);
-    let legacy = Iptables::get_legacy(Version::V4, "nat");
+    let legacy = Iptables::get_legacy(Version::V4, "nat").ok().flatten();
     own || in_nft || legacy.is_some_and(|legacy| legacy.list("nat", "KUBE-SERVICES").ok().flatten().is_some())
 }
