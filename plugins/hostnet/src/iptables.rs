@@ -5,7 +5,7 @@
 //! Whichever is called `iptables` on this node is the one that is used, as everybody else here uses it.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use libcni::plugin::dry_run;
@@ -54,8 +54,7 @@ impl Version {
         };
         match std::fs::read_to_string(file) {
             Ok(names) => Ok(names.lines().any(|name| name == table)),
-            // The kernel has no legacy tables at all.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) if is_none(&error) => Ok(false),
             Err(error) => Err(Error::io(format!("read {file}"), &error)),
         }
     }
@@ -63,6 +62,13 @@ impl Version {
     fn program(self) -> &'static str {
         if self == Self::V4 { "iptables" } else { "ip6tables" }
     }
+}
+
+/// Whether a list of tables that cannot be opened stands for no tables: the kernel has no legacy flavour, or this is a user
+/// namespace that was made together with its network, as rootless runtimes make theirs, and does not own the file. There, a
+/// DEL that asks for it would never succeed.
+fn is_none(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EACCES))
 }
 
 /// The programs of one IP version.
@@ -293,6 +299,13 @@ mod tests {
         r#"-A CNI-2fbf118d4cafd020f013271b ! -d 224.0.0.0/4 -m comment --comment "name: \"brnet\" id: \"ctr1\"" -j MASQUERADE"#,
         r#"-A POSTROUTING -s 2001:db8:1::2/128 -m comment --comment "name: \"brnet\" id: \"ctr1\"" -j CNI-2fbf118d4cafd020f013271b"#,
     ];
+
+    #[test]
+    fn tables_that_cannot_be_seen_are_not_taken_for_none() {
+        let is_none = |errno| is_none(&io::Error::from_raw_os_error(errno));
+        assert!(is_none(libc::ENOENT) && is_none(libc::EACCES));
+        assert!([libc::EPERM, libc::EMFILE, libc::ENOMEM, libc::EIO].into_iter().all(|errno| !is_none(errno)));
+    }
 
     #[test]
     fn saved_rules_are_read_and_written() {
