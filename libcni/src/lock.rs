@@ -1,5 +1,5 @@
-//! Locks that processes of one node share: flock(2) on a file, which the kernel takes back from whoever dies, and which no
-//! child inherits.
+//! Locks that processes of one node share: flock(2) on a file, or for many of a kind fcntl(2) on its places. The kernel takes
+//! them back from whoever dies, and no child inherits them.
 //!
 //! One of them is this library's own: [`GC`].
 
@@ -10,7 +10,9 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 
 use crate::regular_file;
 
@@ -20,6 +22,11 @@ use crate::regular_file;
 /// Between the plugins of a chain nobody holds it. By then the link that the first has made says whose it is, or the lease
 /// is of an address that is in a namespace.
 pub const GC: &str = "/run/cni/gc.lock";
+
+/// `F_WRLCK` and `SEEK_SET` as `struct flock` has them.
+#[expect(clippy::cast_possible_truncation, reason = "they are 1 and 0")]
+const WRITE: i16 = libc::F_WRLCK as i16;
+const BEGINNING: i16 = 0;
 
 /// Between two tries. There is no flock with a time limit.
 const RETRY: Duration = Duration::from_millis(2);
@@ -47,7 +54,24 @@ impl Lock {
         Self::take(path, patience, File::try_lock_shared)
     }
 
-    fn take(path: &Path, patience: Duration, attempt: fn(&File) -> Result<(), TryLockError>) -> io::Result<Self> {
+    /// Takes the lock on one place of the file at `path`, which may have nothing there: one file does for a lock for each of
+    /// many things, of which none has to be tidied away.
+    ///
+    /// # Errors
+    /// As [`Lock::alone`].
+    pub fn place(path: &Path, place: u64, patience: Duration) -> io::Result<Self> {
+        // Half of the numbers are places of a file.
+        let l_start = i64::try_from(place >> 1).unwrap_or_default();
+        let wanted = libc::flock { l_type: WRITE, l_whence: BEGINNING, l_start, l_len: 1, l_pid: 0 };
+        // Of the open file, not of the process: the other kind is lost when the process closes the file elsewhere.
+        Self::take(path, patience, |file| match fcntl(file, FcntlArg::F_OFD_SETLK(&wanted)) {
+            Ok(_) => Ok(()),
+            Err(Errno::EAGAIN | Errno::EACCES) => Err(TryLockError::WouldBlock),
+            Err(errno) => Err(TryLockError::Error(errno.into())),
+        })
+    }
+
+    fn take(path: &Path, patience: Duration, attempt: impl Fn(&File) -> Result<(), TryLockError>) -> io::Result<Self> {
         let file = open(path)?;
         let mut end = None;
         loop {
@@ -109,6 +133,19 @@ mod tests {
         assert!(is_held(Lock::alone(&path, SHORT)));
         drop(held);
         Lock::alone(&path, SHORT).unwrap();
+    }
+
+    #[test]
+    fn places_are_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let held = Lock::place(&path, u64::MAX, SHORT).unwrap();
+        assert!(is_held(Lock::place(&path, u64::MAX, SHORT)));
+        Lock::place(&path, 7, SHORT).unwrap();
+        assert!(is_held(Lock::place(&path, u64::MAX, SHORT)), "closed elsewhere, it is held still");
+        drop(held);
+        Lock::place(&path, u64::MAX, SHORT).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
     }
 
     /// A delegate shares what its plugin shares, also while a GC waits: both would wait for each other.

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::invoke::Started;
 use super::{Invocation, also_says, decode_result, dry_run_of, find, has_dry_run};
 use crate::plugin::{Command, Network, dry_run};
 use crate::types::{Error, Success, Version};
@@ -21,6 +22,16 @@ const ROLLBACK_DEADLINE: Duration = Duration::from_secs(15);
 /// The delegate is not in `CNI_PATH`, fails, or prints no result; code and message are its own.
 pub fn add<C>(network: &Network<C>, plugin_type: &str) -> Result<Success, Error> {
     Delegate::new(network, plugin_type).add()
+}
+
+/// Begins an ADD: the delegate works beside its caller until [`Begun::end`].
+///
+/// Whoever begins one takes it back, too, if it fails: by [`undo_add`], after what would still use the delegate's answer.
+///
+/// # Errors
+/// The delegate is not in `CNI_PATH`, or could not be started: there is nothing to take back.
+pub fn begin_add<'a, C>(network: &'a Network<C>, plugin_type: &'a str) -> Result<Begun<'a>, Error> {
+    Delegate::new(network, plugin_type).begin_add()
 }
 
 /// DEL.
@@ -84,17 +95,16 @@ impl<'a> Delegate<'a> {
     }
 
     pub(super) fn add(&self) -> Result<Success, Error> {
-        // Not there: then there is no DEL to call either.
-        find(self.plugin_type, self.path)?;
-        let decode = |stdout: Vec<u8>| {
-            let named = |error: Error| error.context(format!("plugin type={:?}", self.plugin_type));
-            decode_result(&stdout, self.version).map_err(named)
-        };
-        let added = self.run(Command::Add, self.deadline).and_then(decode);
-        added.map(|(_, success)| success).map_err(|error| match self.undo_add() {
+        // If it cannot be started there is no DEL to call either.
+        self.begin_add()?.end().map_err(|error| match self.undo_add() {
             Ok(()) => error,
             Err(del) => also_says(error, &format!("DEL after the failed ADD failed too: {del}")),
         })
+    }
+
+    fn begin_add(&self) -> Result<Begun<'a>, Error> {
+        let started = self.start(Command::Add, self.deadline)?;
+        Ok(Begun { plugin_type: self.plugin_type, version: self.version, started })
     }
 
     fn undo_add(&self) -> Result<(), Error> {
@@ -111,11 +121,33 @@ impl<'a> Delegate<'a> {
     }
 
     fn run(&self, verb: Command, deadline: Duration) -> Result<Vec<u8>, Error> {
+        Ok(self.start(verb, deadline)?.end()?)
+    }
+
+    fn start(&self, verb: Command, deadline: Duration) -> Result<Started<'a>, Error> {
         let program = find(self.plugin_type, self.path)?;
         // In a dry run the delegate is asked for one, whatever the verb.
         let vars = if dry_run::is_on() { vec![dry_run_of(verb)] } else { Vec::new() };
-        let invocation =
-            Invocation { program: &program, verb, vars, netns_override: true, stdin: self.stdin, deadline };
-        Ok(invocation.run()?)
+        let invocation = Invocation { program, verb, vars, netns_override: true, stdin: self.stdin, deadline };
+        Ok(invocation.start()?)
+    }
+}
+
+/// An ADD that was begun. Dropped, it is waited for, and its answer is lost.
+pub struct Begun<'a> {
+    plugin_type: &'a str,
+    version: Version,
+    started: Started<'a>,
+}
+
+impl Begun<'_> {
+    /// Waits for the delegate; the result in whichever version it printed it.
+    ///
+    /// # Errors
+    /// The delegate fails, or prints no result; code and message are its own.
+    pub fn end(self) -> Result<Success, Error> {
+        let stdout = self.started.end()?;
+        let named = |error: Error| error.context(format!("plugin type={:?}", self.plugin_type));
+        decode_result(&stdout, self.version).map(|(_, success)| success).map_err(named)
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{self, Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 #[derive(Clone, Debug)]
 pub struct Invocation<'a> {
     /// The program, as [`find`](super::find()) returned it.
-    pub program: &'a Path,
+    pub program: PathBuf,
     /// `CNI_COMMAND`.
     pub verb: Command,
     /// More variables, which replace those of our own environment; the rest of it is inherited.
@@ -38,64 +38,40 @@ pub struct Invocation<'a> {
     pub deadline: Duration,
 }
 
-impl Invocation<'_> {
+impl<'a> Invocation<'a> {
     /// Runs the plugin and returns what it printed. What it wrote to stderr goes to our stderr if it succeeds,
     /// and into the error if it fails.
     ///
     /// # Errors
     /// The plugin's own error, or what went wrong with it: it could not be started, was killed, said nothing.
     pub fn run(&self) -> Result<Vec<u8>, Box<Failure>> {
+        self.start()?.end()
+    }
+
+    /// Starts the plugin, which then works beside its caller.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub(super) fn start(&self) -> Result<Started<'a>, Box<Failure>> {
         let started = Instant::now();
-        let fail = |error: Error, stderr: &[u8], status: Option<ExitStatus>| {
-            Box::new(Failure {
-                plugin: self.program.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                verb: self.verb,
-                error,
-                status,
-                stderr: String::from_utf8_lossy(stderr).trim_end().to_owned(),
-                elapsed: started.elapsed(),
-            })
-        };
         // As good as never, where the deadline is longer than the clock goes.
         let until = started.checked_add(self.deadline).unwrap_or(started + FOREVER);
-        let child = self.spawn(until).map_err(|error| {
+        let plugin = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut call = Call { plugin, verb: self.verb, deadline: self.deadline, started };
+        match self.spawn(until) {
+            Ok(child) => Ok(Started { call, running: Running::new(child, self.stdin, until) }),
             // It said nothing because it never ran: that is our error and not the plugin's.
-            fail(
-                Error::internal(format!("failed to start plugin: exec {}: {error}", self.program.display())),
-                b"",
-                None,
-            )
-        })?;
-        let mut running = Running::new(child, self.stdin);
-        let ended = running.end(until);
-        let (out, err) = (&running.out, &running.err);
-        match ended {
-            Ok(End::Exited(status)) if status.success() => {
-                let _ = io::stderr().write_all(err);
-                Ok(running.out)
+            Err(error) => {
+                let msg = format!("failed to start plugin: exec {}: {error}", self.program.display());
+                Err(call.failed(Error::internal(msg), b"", None))
             }
-            Ok(End::Exited(status)) => Err(fail(diagnose(out, err, &describe(status)), err, Some(status))),
-            // What it printed until then is not an answer.
-            Ok(End::Deadline) => {
-                let reason = format!("killed: it did not end within {:?}", self.deadline);
-                Err(fail(diagnose(b"", err, &reason), err, None))
-            }
-            Ok(End::TooMuchOutput) => {
-                let reason = format!("killed: it printed more than {} MiB", STDOUT_MAX >> 20);
-                Err(fail(diagnose(b"", err, &reason), err, None))
-            }
-            Err(error) if is_lost(&error) => {
-                let reason = "its exit status is lost: SIGCHLD is ignored, or somebody else waits for our children";
-                Err(fail(diagnose(b"", err, reason), err, None))
-            }
-            Err(error) => Err(fail(diagnose(b"", err, &format!("killed: its pipes failed: {error}")), err, None)),
         }
     }
 
     /// Starts the program, in a process group of its own. While somebody has it open for writing the kernel says
     /// ETXTBSY; that is tried again for a while, and then it is the error.
     fn spawn(&self, until: Instant) -> io::Result<Child> {
-        let mut command = process::Command::new(self.program);
+        let mut command = process::Command::new(&self.program);
         command.env("CNI_COMMAND", self.verb.as_str()).process_group(0);
         if !self.netns_override {
             command.env_remove("CNI_NETNS_OVERRIDE");
@@ -115,6 +91,66 @@ impl Invocation<'_> {
                 outcome => return outcome,
             }
         }
+    }
+}
+
+/// What a plugin was called for, and when.
+struct Call {
+    plugin: String,
+    verb: Command,
+    deadline: Duration,
+    started: Instant,
+}
+
+impl Call {
+    fn failed(&mut self, error: Error, stderr: &[u8], status: Option<ExitStatus>) -> Box<Failure> {
+        Box::new(Failure {
+            plugin: std::mem::take(&mut self.plugin),
+            verb: self.verb,
+            error,
+            status,
+            stderr: String::from_utf8_lossy(stderr).trim_end().to_owned(),
+            elapsed: self.started.elapsed(),
+        })
+    }
+}
+
+/// A plugin at work. Dropped, it is waited for, and its answer is lost.
+pub(super) struct Started<'a> {
+    call: Call,
+    running: Running<'a>,
+}
+
+impl Started<'_> {
+    /// Waits for the plugin, as [`Invocation::run`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn end(mut self) -> Result<Vec<u8>, Box<Failure>> {
+        let ended = self.running.end();
+        let (out, err) = (&self.running.out, &self.running.err);
+        let (error, status) = match ended {
+            Ok(End::Exited(status)) if status.success() => {
+                let _ = io::stderr().write_all(err);
+                return Ok(std::mem::take(&mut self.running.out));
+            }
+            Ok(End::Exited(status)) => (diagnose(out, err, &describe(status)), Some(status)),
+            // What it printed until then is not an answer.
+            Ok(End::Deadline) => {
+                let reason = format!("killed: it did not end within {:?}", self.call.deadline);
+                (diagnose(b"", err, &reason), None)
+            }
+            Ok(End::TooMuchOutput) => {
+                let reason = format!("killed: it printed more than {} MiB", STDOUT_MAX >> 20);
+                (diagnose(b"", err, &reason), None)
+            }
+            Err(error) if is_lost(&error) => {
+                let reason = "its exit status is lost: SIGCHLD is ignored, or somebody else waits for our children";
+                (diagnose(b"", err, reason), None)
+            }
+            Err(error) => (diagnose(b"", err, &format!("killed: its pipes failed: {error}")), None),
+        };
+        Err(self.call.failed(error, err, status))
     }
 }
 

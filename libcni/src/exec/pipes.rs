@@ -47,6 +47,10 @@ pub(super) struct Running<'a> {
     input: &'a [u8],
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
+    until: Instant,
+    /// What went wrong with the pipes at the start; its end says so.
+    trouble: Option<io::Error>,
+    ended: bool,
     /// What it printed so far.
     pub(super) out: Vec<u8>,
     /// The end of what it wrote to stderr so far.
@@ -54,14 +58,27 @@ pub(super) struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    pub(super) fn new(mut child: Child, input: &'a [u8]) -> Self {
+    /// A plugin that has just been started, and gets its input: what the pipe takes at once. Until [`end`](Self::end)
+    /// nobody serves it.
+    pub(super) fn new(mut child: Child, input: &'a [u8], until: Instant) -> Self {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        Self { child, stdin, input, stdout, stderr, out: Vec::new(), err: Vec::new() }
+        let (out, err) = (Vec::new(), Vec::new());
+        let mut running = Self { child, stdin, input, stdout, stderr, until, trouble: None, ended: false, out, err };
+        running.trouble = running.begin().err();
+        running
     }
 
-    /// Serves the pipes until the plugin has exited or has to be killed.
-    pub(super) fn end(&mut self, until: Instant) -> io::Result<End> {
-        let ended = self.serve_until(until);
+    fn begin(&mut self) -> io::Result<()> {
+        for fd in self.open() {
+            set_nonblocking(fd)?;
+        }
+        self.write()
+    }
+
+    /// Serves the pipes until the plugin has exited or has to be killed, at the latest when its time is up.
+    pub(super) fn end(&mut self) -> io::Result<End> {
+        self.ended = true;
+        let ended = self.trouble.take().map_or_else(|| self.serve_until_end(), Err);
         // A child that is gone has given its pid away.
         let gone = matches!(&ended, Err(error) if is_lost(error));
         if !gone && !matches!(ended, Ok(End::Exited(_))) {
@@ -73,19 +90,14 @@ impl<'a> Running<'a> {
         ended
     }
 
-    fn serve_until(&mut self, until: Instant) -> io::Result<End> {
-        for fd in self.open() {
-            set_nonblocking(fd)?;
-        }
-        // The plugin waits for it; the rest of what is big follows as it reads.
-        self.write()?;
+    fn serve_until_end(&mut self) -> io::Result<End> {
         let mut looks = 0_u32;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 self.drain()?;
                 return Ok(if self.out.len() > STDOUT_MAX { End::TooMuchOutput } else { End::Exited(status) });
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = self.until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(End::Deadline);
             }
@@ -187,6 +199,15 @@ impl<'a> Running<'a> {
         let until = Instant::now() + REAP_MAX;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// A plugin that works on while what it was to help with is taken back would do its part after all.
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.end();
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::plugin::Command;
 fn invoke(plugins: &Plugins, stdin: &[u8], deadline: Duration) -> Result<Vec<u8>, Box<Failure>> {
     let program = plugins.dir().join("fake");
     let vars = vec![("CNI_IFNAME", "eth0".into()), ("CNI_PATH", "/first".into()), ("CNI_PATH", "/second".into())];
-    Invocation { program: &program, verb: Command::Add, vars, netns_override: false, stdin, deadline }.run()
+    Invocation { program, verb: Command::Add, vars, netns_override: false, stdin, deadline }.run()
 }
 
 fn run(script: &str) -> Result<Vec<u8>, Box<Failure>> {

@@ -54,7 +54,7 @@ fn ask(program: &Path, deadline: Duration) -> Result<Vec<u8>, Box<Failure>> {
     vars.push(("CNI_ARGS", "".into()));
     let stdin = format!("{{\"cniVersion\":\"{}\"}}", Version::CURRENT);
     let invocation = Invocation {
-        program,
+        program: program.to_owned(),
         verb: Command::Version,
         vars,
         netns_override: false,

@@ -308,7 +308,7 @@ impl Runtime {
         ];
         vars.extend(more);
         let (deadline, netns_override) = (self.deadline, self.netns_override);
-        Ok(Invocation { program: &program, verb, vars, netns_override, stdin, deadline }.run()?)
+        Ok(Invocation { program, verb, vars, netns_override, stdin, deadline }.run()?)
     }
 }
 

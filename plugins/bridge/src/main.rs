@@ -1,9 +1,9 @@
 //! bridge: a pod on a Linux bridge.
 //!
 //! ADD makes, in this order: the bridge, if it is not there; a veth pair between pod and node whose host end
-//! is a port of the bridge (with its VLANs, hairpin mode, isolation and spoof check); the addresses and routes
-//! that the IPAM plugin gives out, on the pod's end; the gateway's address on the bridge, and forwarding; the
-//! masquerade rules. If one step fails, those before it are undone. At the end the pod announces its addresses.
+//! is a port of the bridge (with its VLANs, hairpin mode, isolation and spoof check), while an IPAM plugin that needs no
+//! interface looks for a lease; the addresses and routes of the lease, on the pod's end; the gateway's address on the bridge,
+//! and forwarding; the masquerade rules. If one step fails, those before it are undone. At the end the pod announces its addresses.
 //!
 //! DEL removes the masquerade rules of either backend, the veth pair, the lease and the spoof check. The
 //! bridge stays, and so does forwarding: other pods use them. GC removes the same of attachments that are no more.
@@ -38,14 +38,15 @@ impl Plugin for Bridge {
         let owner = Owner::of(req);
         let mut undo = Undo::new();
         let (mut host, mut pod) = Netlink::pair(req.netns()?)?;
-        let (bridge, veth) = port::attach(&mut host, &mut pod, req, &owner, &mut undo)?;
+        let joining = bridge::joining()?;
+        let bridge = bridge::ensure(&mut host, conf, &mut undo)?;
+        let asked = req.ipam().map(|ipam| ipam::ask(req, ipam, &owner, &mut pod, &mut undo)).transpose()?;
+        let (bridge, veth) = port::attach(&mut host, &mut pod, bridge, req, &owner, &mut undo)?;
+        drop(joining);
         let mut result = port::result(req, &bridge, &veth)?;
 
-        if let Some(ipam) = req.ipam() {
-            let lease = ipam::add(req, ipam, &mut undo)?;
-            // Once more, to go before the lease: nobody may be given an address that this pod still answers for.
-            veth::undo_create(&veth, &mut undo);
-            lease::complete(conf, lease, &mut result);
+        if let Some(asked) = asked {
+            lease::complete(conf, asked.lease(&mut undo)?, &mut result);
             port::prepare_addresses(&mut pod, conf, &veth.pod, &result.ips);
             let dad = endpoint::Options { dad: conf.duplicate_address_detection };
             endpoint::configure(&mut pod, &veth.pod, port::POD, &result.ips, &result.routes, dad)?;

@@ -9,7 +9,6 @@ use hostnet::{Error, Netlink, Owner, Undo, spoof_check, sysctl};
 use libcni::plugin::Request;
 use libcni::types::{IpConfig, Mac, Success};
 
-use crate::bridge;
 use crate::conf::Conf;
 
 /// Place of the pod's interface in a result: after the bridge and the host's end.
@@ -18,17 +17,16 @@ pub const POD: usize = 2;
 /// The VLAN a tagged port speaks untagged where the configuration names none, as in the reference.
 pub const NATIVE_VLAN: u16 = 1;
 
-/// Makes the pair and attaches it to the bridge, which is made if it is not there.
+/// Makes the pair and attaches it to the bridge, which is as it is then in what is returned.
 pub fn attach(
     host: &mut Netlink,
     pod: &mut Netlink,
+    bridge: Link,
     req: &Request<Conf>,
     owner: &Owner,
     undo: &mut Undo<'_>,
 ) -> Result<(Link, Veth), Error> {
     let conf = req.conf();
-    let joining = bridge::joining()?;
-    let bridge = bridge::ensure(host, conf, undo)?;
     let wanted = VethConf {
         pod_name: req.ifname().as_str(),
         host_names: veth::host_names(owner),
@@ -47,7 +45,6 @@ pub fn attach(
         hostnet::bridge::set_port(host, veth.host.index, &port)?;
     }
     set_vlans(host, conf, veth.host.index, conf.trunk.as_deref().unwrap_or_default())?;
-    drop(joining);
     if conf.mac_spoof_check {
         let of = owner.clone();
         undo.push("remove the spoof check", move || spoof_check::remove(&of));

@@ -2,22 +2,86 @@
 //! always the binary that `CNI_PATH` has, also where that is one of ours.
 
 use libcni::Error;
-use libcni::exec::delegate;
+use libcni::exec::delegate::{self, Begun};
 use libcni::plugin::{Network, Request};
 use libcni::types::json::{self, Object};
 use libcni::types::{Cidr, Success};
 use serde_json::Value;
 
+use crate::lock::Lock;
+use crate::netlink::Netlink;
+use crate::owner::Owner;
 use crate::undo::Undo;
+use crate::veth;
 
-/// A lease; it is released again if the ADD fails.
+/// IPAM plugins that look at nothing but their configuration and their files. They can work while the interface is made;
+/// others, like `dhcp`, speak over it.
+const NEED_NO_INTERFACE: [&str; 2] = ["host-local", "static"];
+
+/// A lease that is wanted. The IPAM plugin may be at work already.
+#[must_use = "the lease is in it"]
+pub struct Asked<'a, C> {
+    req: &'a Request<C>,
+    plugin: &'a str,
+    begun: Option<Begun<'a>>,
+}
+
+/// Asks for a lease for an attachment that has no interface yet. It is released again if the ADD fails, when all else has
+/// been undone: nobody is given an address that this pod still answers for.
+///
+/// A lease is the attachment's. Were another ADD of it at work, or had the pod its interface already, to release the lease would
+/// be to release theirs. Who makes the interface need not fear that; who is asked before it is made holds the attachment's lock.
 ///
 /// # Errors
-/// What the IPAM plugin says; or it gave no address, or one that is in none of the subnets it was told to use.
-pub fn add<'a, C>(req: &'a Request<C>, plugin: &'a str, undo: &mut Undo<'a>) -> Result<Success, Error> {
-    let _step = libcni::log::step("ipam");
-    let lease = delegate::add(req, plugin)?;
-    undo.push("release the lease", || delegate::undo_add(req, plugin));
+/// The pod has an interface of that name; another ADD of the attachment is at work; there is no such IPAM plugin.
+pub fn ask<'a, C>(
+    req: &'a Request<C>,
+    plugin: &'a str,
+    owner: &Owner,
+    pod: &mut Netlink,
+    undo: &mut Undo<'a>,
+) -> Result<Asked<'a, C>, Error> {
+    let lock = if NEED_NO_INTERFACE.contains(&plugin) { Lock::of(owner)? } else { None };
+    let begun = match lock {
+        Some(lock) => {
+            veth::check_free(pod, req.ifname().as_str())?;
+            Some(begin(req, plugin, Some(lock), undo)?)
+        }
+        None => None,
+    };
+    Ok(Asked { req, plugin, begun })
+}
+
+impl<'a, C> Asked<'a, C> {
+    /// The lease.
+    ///
+    /// # Errors
+    /// What the IPAM plugin says; or it gave no address, or one that is in none of the subnets it was told to use.
+    pub fn lease(self, undo: &mut Undo<'a>) -> Result<Success, Error> {
+        let _step = libcni::log::step("ipam");
+        let begun = match self.begun {
+            Some(begun) => begun,
+            None => begin(self.req, self.plugin, None, undo)?,
+        };
+        checked(self.req, self.plugin, begun.end()?)
+    }
+}
+
+fn begin<'a, C>(
+    req: &'a Request<C>,
+    plugin: &'a str,
+    lock: Option<Lock>,
+    undo: &mut Undo<'a>,
+) -> Result<Begun<'a>, Error> {
+    let begun = delegate::begin_add(req, plugin)?;
+    undo.push_last("release the lease", move || {
+        let _until_then = lock;
+        delegate::undo_add(req, plugin)
+    });
+    Ok(begun)
+}
+
+fn checked<C>(req: &Request<C>, plugin: &str, lease: Success) -> Result<Success, Error> {
     if lease.ips.is_empty() {
         return Err(Error::internal("IPAM plugin returned missing IP config").with_details(format!("type {plugin:?}")));
     }

@@ -117,6 +117,11 @@ impl Owner {
         (owner.alias() == alias && alias.len() < ALIAS_MAX).then_some(owner)
     }
 
+    /// The attachment's place in the file of their locks.
+    pub fn place(&self) -> u64 {
+        u64::from_str_radix(&hash(&[&self.alias()], 16), 16).unwrap_or_default()
+    }
+
     /// The part of the spoof check's names that tells owners apart: `CONTAINER-IFNAME`.
     /// The network is not part of it: an interface name is unique in a container.
     pub fn spoof_check_id(&self) -> String {

@@ -24,6 +24,12 @@ impl<'a> Undo<'a> {
         self.steps.push((what.into(), Box::new(|| step().map_err(|error| error.to_string()))));
     }
 
+    /// Adds a step that comes after all others, those that are added later among them.
+    pub fn push_last<E: fmt::Display>(&mut self, what: impl Into<String>, step: impl FnOnce() -> Result<(), E> + 'a) {
+        self.push(what, step);
+        self.steps.rotate_right(1);
+    }
+
     /// All went well: what was done stays.
     pub fn keep(mut self) {
         self.steps.clear();
@@ -69,6 +75,19 @@ mod tests {
         let log = Rc::default();
         drop(steps(&log));
         assert_eq!(*log.borrow(), [3, 2, 1]);
+    }
+
+    #[test]
+    fn the_last_of_all() {
+        let log = Rc::default();
+        let mut undo = steps(&log);
+        let last = Rc::clone(&log);
+        undo.push_last("note the last", move || {
+            last.borrow_mut().push(0);
+            Ok::<_, &str>(())
+        });
+        drop(undo);
+        assert_eq!(*log.borrow(), [3, 2, 1, 0]);
     }
 
     #[test]

@@ -66,16 +66,25 @@ where
         match host.socket.request(RouteNetlinkMessage::NewLink(request), NLM_F_CREATE | NLM_F_EXCL) {
             Ok(()) => return look_up(host, pod, &name, conf.pod_name),
             // The kernel does not say which of the two names is taken.
-            Err(failure) if failure.errno() == Some(libc::EEXIST) => {
-                if link::get(pod, conf.pod_name)?.is_some() {
-                    let what = format!("container interface {:?} already exists in {}", conf.pod_name, pod.netns());
-                    return Err(Error::os(what, libc::EEXIST));
-                }
-            }
+            Err(failure) if failure.errno() == Some(libc::EEXIST) => check_free(pod, conf.pod_name)?,
             Err(failure) => return Err(failure.doing(doing())),
         }
     }
     Err(Error::other(doing(), "no name is free for the host's end"))
+}
+
+/// Whether the pod has no interface of this name yet.
+///
+/// # Errors
+/// `container interface "eth0" already exists in …`, or the kernel's refusal.
+pub fn check_free(pod: &mut Netlink, pod_name: &str) -> Result<()> {
+    match link::get(pod, pod_name)? {
+        Some(_) => {
+            let what = format!("container interface {pod_name:?} already exists in {}", pod.netns());
+            Err(Error::os(what, libc::EEXIST))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The pair goes if the ADD fails.

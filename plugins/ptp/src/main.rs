@@ -36,14 +36,11 @@ impl Plugin for Ptp {
         let owner = Owner::of(req);
         let mut undo = Undo::new();
         let (mut host, mut pod) = Netlink::pair(req.netns()?)?;
-        // Before the lease: a second ADD must fail before it is given, and then releases, the first one's.
+        let asked = ipam::ask(req, &conf.ipam, &owner, &mut pod, &mut undo)?;
         let veth = pair::create(&mut host, &mut pod, req, &owner, &mut undo)?;
         let mut result = pair::result(req, &veth)?;
 
-        let lease = ipam::add(req, &conf.ipam, &mut undo)?;
-        // Once more, to go before the lease: nobody may be given an address that this pod still answers for.
-        veth::undo_create(&veth, &mut undo);
-        let ends = lease::complete(lease, &mut result)?;
+        let ends = lease::complete(asked.lease(&mut undo)?, &mut result)?;
         pod::configure(&mut pod, &veth.pod, &ends, &result)?;
         host::configure(&mut host, &veth.host, &ends)?;
         conf.egress.ensure(req, &owner, &result.ips, &mut undo)?;

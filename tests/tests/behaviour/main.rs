@@ -97,6 +97,8 @@ mod hostile_files;
 #[cfg(test)]
 mod hostile_size;
 #[cfg(test)]
+mod ipam_beside;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod load;
