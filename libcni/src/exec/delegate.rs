@@ -102,7 +102,7 @@ impl<'a> Delegate<'a> {
         })
     }
 
-    fn begin_add(&self) -> Result<Begun<'a>, Error> {
+    pub(super) fn begin_add(&self) -> Result<Begun<'a>, Error> {
         let started = self.start(Command::Add, self.deadline)?;
         Ok(Begun { plugin_type: self.plugin_type, version: self.version, started })
     }

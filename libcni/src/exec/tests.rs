@@ -244,3 +244,29 @@ fn a_delegate_whose_add_fails_is_told_to_del() {
     let missing = Delegate { plugin_type: "absent", ..delegate(&path) }.add().unwrap_err();
     assert!(missing.msg().starts_with("failed to find plugin \"absent\""), "{missing}");
 }
+
+#[test]
+fn a_begun_add_works_beside_its_caller() {
+    let plugins = Plugins::new();
+    let path = plugins.path();
+    let here = plugins.dir().join("here");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.01; done", here.display());
+    plugins.create("fake", &format!("{wait}; echo '{{\"cniVersion\":\"1.0.0\",\"ips\":[]}}'"));
+    let begun = delegate(&path).begin_add().unwrap();
+    // It waits for what its caller does now.
+    std::fs::write(&here, "").unwrap();
+    assert!(begun.end().unwrap().ips.is_empty());
+    assert_eq!(plugins.calls(), ["fake ADD"]);
+}
+
+/// Whoever fails meanwhile does not leave it at work; to take back what it did is the caller's.
+#[test]
+fn a_begun_add_is_waited_for() {
+    let plugins = Plugins::new();
+    let path = plugins.path();
+    let done = plugins.dir().join("done");
+    plugins.create("fake", &format!("sleep 0.3; echo >{}", done.display()));
+    drop(delegate(&path).begin_add().unwrap());
+    assert!(done.exists());
+    assert_eq!(plugins.calls(), ["fake ADD"]);
+}

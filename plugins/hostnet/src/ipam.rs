@@ -45,6 +45,7 @@ pub fn ask<'a, C>(
     let begun = match lock {
         Some(lock) => {
             veth::check_free(pod, req.ifname().as_str())?;
+            let _step = libcni::log::step("ipam");
             Some(begin(req, plugin, Some(lock), undo)?)
         }
         None => None,
