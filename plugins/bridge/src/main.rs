@@ -46,8 +46,9 @@ impl Plugin for Bridge {
         let mut result = port::result(req, &bridge, &veth)?;
 
         if let Some(asked) = asked {
+            let _ = link::set_arp_notify(&mut pod, veth.pod.index); // for the announcement
             lease::complete(conf, asked.lease(&mut undo)?, &mut result);
-            port::prepare_addresses(&mut pod, conf, &veth.pod, &result.ips);
+            port::prepare_ipv6(&mut pod, conf, &veth.pod, &result.ips);
             let dad = endpoint::Options { dad: conf.duplicate_address_detection };
             endpoint::configure(&mut pod, &veth.pod, port::POD, &result.ips, &result.routes, dad)?;
             gateway::ensure(&mut host, conf, &bridge, &veth.host, &mut result, &mut undo)?;

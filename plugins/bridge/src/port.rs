@@ -81,11 +81,9 @@ fn mac_of(link: &Link) -> Result<Mac, Error> {
     link.mac.ok_or_else(|| Error::other(format!("look at {}", link.name), "it has no MAC address"))
 }
 
-/// How the pod's interface treats its addresses: it announces them when it comes up, and tests those of IPv6, where it is
-/// given one, for duplicates only if the configuration asks for it. All of it is a courtesy: a kernel without IPv6, or with
-/// /proc/sys read-only, still gets a working pod.
-pub fn prepare_addresses(pod: &mut Netlink, conf: &Conf, end: &Link, ips: &[IpConfig]) {
-    let _ = link::set_arp_notify(pod, end.index);
+/// How the pod's interface treats its IPv6 addresses, where it is given one: it tests them for duplicates only if the
+/// configuration asks for it. It is a courtesy: a kernel without IPv6, or with /proc/sys read-only, still gets a working pod.
+pub fn prepare_ipv6(pod: &mut Netlink, conf: &Conf, end: &Link, ips: &[IpConfig]) {
     if ips.iter().all(|ip| ip.address.is_ipv4()) {
         return;
     }

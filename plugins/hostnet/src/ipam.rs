@@ -23,6 +23,7 @@ const NEED_NO_INTERFACE: [&str; 2] = ["host-local", "static"];
 pub struct Asked<'a, C> {
     req: &'a Request<C>,
     plugin: &'a str,
+    subnets: Vec<Cidr>,
     begun: Option<Begun<'a>>,
 }
 
@@ -50,7 +51,7 @@ pub fn ask<'a, C>(
         }
         None => None,
     };
-    Ok(Asked { req, plugin, begun })
+    Ok(Asked { req, plugin, subnets: subnets(req.stdin()), begun })
 }
 
 impl<'a, C> Asked<'a, C> {
@@ -64,7 +65,9 @@ impl<'a, C> Asked<'a, C> {
             Some(begun) => begun,
             None => begin(self.req, self.plugin, None, undo)?,
         };
-        checked(self.req, self.plugin, begun.end()?)
+        let lease = begun.end()?;
+        check_addresses(self.plugin, &self.subnets, &lease)?;
+        Ok(lease)
     }
 }
 
@@ -82,23 +85,16 @@ fn begin<'a, C>(
     Ok(begun)
 }
 
-fn checked<C>(req: &Request<C>, plugin: &str, lease: Success) -> Result<Success, Error> {
+fn check_addresses(plugin: &str, subnets: &[Cidr], lease: &Success) -> Result<(), Error> {
     if lease.ips.is_empty() {
         return Err(Error::internal("IPAM plugin returned missing IP config").with_details(format!("type {plugin:?}")));
     }
-    let subnets = subnets(req.stdin());
     let is_ours = |addr| subnets.is_empty() || subnets.iter().any(|subnet| subnet.contains(addr));
-    match lease.ips.iter().find(|ip| !is_ours(ip.address.addr())) {
-        Some(foreign) => {
-            let msg = format!(
-                "IPAM plugin {plugin:?} returned {}, which is in no subnet of the configuration",
-                foreign.address
-            );
-            let subnets: Vec<String> = subnets.iter().map(Cidr::to_string).collect();
-            Err(Error::internal(msg).with_details(subnets.join(", ")))
-        }
-        None => Ok(lease),
-    }
+    let Some(foreign) = lease.ips.iter().find(|ip| !is_ours(ip.address.addr())) else { return Ok(()) };
+    let msg =
+        format!("IPAM plugin {plugin:?} returned {}, which is in no subnet of the configuration", foreign.address);
+    let subnets: Vec<String> = subnets.iter().map(Cidr::to_string).collect();
+    Err(Error::internal(msg).with_details(subnets.join(", ")))
 }
 
 /// Releases the lease.
