@@ -195,7 +195,7 @@ fn jumps(
 }
 
 /// Removes what the legacy flavour keeps. No program is started where it has no table `nat`. `likely` are the addresses
-/// whose rules are probably there, and no others.
+/// that there are probably rules for, and no others.
 pub fn remove_legacy(owner: &Owner, keep: &[IpAddr], likely: &[Cidr]) -> Result<(), Error> {
     let chain = owner.iptables_chain();
     let mut outcome = Ok(());

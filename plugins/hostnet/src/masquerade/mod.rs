@@ -97,7 +97,7 @@ pub fn remove(owner: &Owner, keep: &[IpAddr]) -> Result<(), Error> {
 }
 
 /// [`remove`] over a connection of the caller's: one that also removes links does so before it drops the connection.
-/// Rules of iptables for all of the addresses `likely`, and no others, are removed with fewer processes than others.
+/// `likely` are the addresses that iptables probably has rules for: if they are all, the legacy flavour need not list any.
 pub fn remove_over(nft: &mut Nft, owner: &Owner, keep: &[IpAddr], likely: &[Cidr]) -> Result<(), Error> {
     let by_nftables = nftables::remove(nft, owner);
     let by_iptables_nft = iptables::remove_nft(nft, owner, keep);
