@@ -20,7 +20,7 @@ mod status;
 use std::process::ExitCode;
 
 use hostnet::nft::Nft;
-use hostnet::{Netlink, Owner, Undo, Valid, announcement, egress, endpoint, ipam, link, masquerade, spoof_check, veth};
+use hostnet::{Netlink, Owner, Undo, Valid, announcement, endpoint, ipam, link, masquerade, spoof_check, veth};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::{Error, Success};
 
@@ -72,7 +72,7 @@ impl Plugin for Bridge {
         // What is deleted over this connection is paid for when it is closed, once. The masquerade rules go before the
         // link: the kernel destroys them while it takes the link away, which is as long. The spoof check outlives it.
         let mut nft = Nft::default();
-        let masquerade = egress::remove(&mut nft, pod.as_mut(), &owner).map_err(Error::from);
+        let masquerade = req.conf().egress.remove(&mut nft, pod.as_mut(), &owner).map_err(Error::from);
         let link = veth::remove(pod.as_mut(), &owner).map_err(Error::from);
         // An address that the pod still answers for must not be given to another.
         let lease = req.ipam().filter(|_| link.is_ok()).map_or(Ok(()), |ipam| ipam::del(req, ipam));

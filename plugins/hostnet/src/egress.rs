@@ -18,6 +18,9 @@ use crate::owner::Owner;
 use crate::undo::Undo;
 use crate::{addr, link};
 
+/// A scope of `rtnetlink(7)`.
+const UNIVERSE: u8 = 0;
+
 /// The keys as they are written. The reference has the first two.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -146,9 +149,22 @@ impl Egress {
         }
         undo.push("remove the masquerade rules", || {
             let mut pod = Netlink::open_if_any(req.netns_if_any())?;
-            masquerade::remove(owner, &addresses_of_others(pod.as_mut(), req.ifname())?)
+            masquerade::remove(owner, &Addresses::of(pod.as_mut(), req.ifname())?.others)
         });
         masquerade::add(owner, self.backend, &self.policy, &addresses)
+    }
+
+    /// Removes the rules of either backend, whatever the configuration says by now: that is only where they are
+    /// looked for first. `pod` is `None` where it is gone.
+    ///
+    /// # Errors
+    /// Rules are left behind.
+    pub fn remove(&self, nft: &mut Nft, pod: Option<&mut Netlink>, owner: &Owner) -> Result<()> {
+        let _step = libcni::log::step("masquerade");
+        let Addresses { own, others } = Addresses::of(pod, &owner.ifname)?;
+        let by_iptables = self.backend != Some(Backend::Nftables);
+        let likely = self.those_of(own.into_iter().filter(|_| by_iptables));
+        masquerade::remove_over(nft, owner, &others, &likely)
     }
 
     /// Compares the rules with what [`ensure`](Self::ensure) makes.
@@ -222,20 +238,28 @@ fn sources(texts: &[String]) -> std::result::Result<Vec<IpAddr>, libcni::Error> 
     Ok(sources)
 }
 
-/// Removes the rules of either backend, whatever the configuration says by now. `pod` is `None` where it is gone.
-///
-/// # Errors
-/// Rules are left behind.
-pub fn remove(nft: &mut Nft, pod: Option<&mut Netlink>, owner: &Owner) -> Result<()> {
-    let _step = libcni::log::step("masquerade");
-    masquerade::remove_over(nft, owner, &addresses_of_others(pod, &owner.ifname)?)
+/// The addresses of the pod's interface, and those of its other interfaces: with iptables, the masquerade rules of a
+/// container's interfaces on one network share a chain.
+#[derive(Default)]
+struct Addresses {
+    /// Without those that a link gives itself.
+    own: Vec<Cidr>,
+    others: Vec<IpAddr>,
 }
 
-/// The addresses of the pod's other interfaces: with iptables, the masquerade rules of a container's interfaces on
-/// one network share a chain. None where the pod is gone.
-fn addresses_of_others(pod: Option<&mut Netlink>, ifname: &IfName) -> Result<Vec<IpAddr>> {
-    let Some(pod) = pod else { return Ok(Vec::new()) };
-    let own = link::get(pod, ifname.as_str())?.map_or(0, |link| link.index);
-    let others = addr::list_of_others(pod, own)?;
-    Ok(others.iter().map(|address| address.cidr.addr()).collect())
+impl Addresses {
+    /// None where the pod is gone.
+    fn of(pod: Option<&mut Netlink>, ifname: &IfName) -> Result<Self> {
+        let mut addresses = Self::default();
+        let Some(pod) = pod else { return Ok(addresses) };
+        let own = link::get(pod, ifname.as_str())?.map_or(0, |link| link.index);
+        for (index, address) in addr::list_all(pod)? {
+            if index != own {
+                addresses.others.push(address.cidr.addr());
+            } else if address.scope == UNIVERSE {
+                addresses.own.push(address.cidr);
+            }
+        }
+        Ok(addresses)
+    }
 }

@@ -18,7 +18,7 @@ mod pod;
 use std::process::ExitCode;
 
 use hostnet::nft::Nft;
-use hostnet::{Netlink, Owner, Undo, Valid, egress, ipam, masquerade, trial, veth};
+use hostnet::{Netlink, Owner, Undo, Valid, ipam, masquerade, trial, veth};
 use libcni::plugin::{self, Network, Plugin, Request};
 use libcni::{Error, Success};
 
@@ -56,7 +56,7 @@ impl Plugin for Ptp {
         // What is deleted over this connection is paid for when it is closed, once. The masquerade rules go before the
         // link: the kernel destroys them while it takes the link away, which is as long.
         let mut nft = Nft::default();
-        let masquerade = egress::remove(&mut nft, pod.as_mut(), &owner).map_err(Error::from);
+        let masquerade = req.conf().egress.remove(&mut nft, pod.as_mut(), &owner).map_err(Error::from);
         let link = veth::remove(pod.as_mut(), &owner).map_err(Error::from);
         // An address that the pod still answers for must not be given to another.
         let lease = req.ipam().filter(|_| link.is_ok()).map_or(Ok(()), |ipam| ipam::del(req, ipam));

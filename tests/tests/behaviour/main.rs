@@ -113,6 +113,8 @@ mod masquerade_examples;
 #[cfg(test)]
 mod masquerade_keys;
 #[cfg(test)]
+mod masquerade_legacy;
+#[cfg(test)]
 mod masquerade_refusals;
 #[cfg(test)]
 mod mixed_pairs;

@@ -19,6 +19,7 @@
 
 use std::net::IpAddr;
 
+use libcni::plugin::dry_run;
 use libcni::types::Cidr;
 
 use super::{Policy, glance, missing, multicast};
@@ -96,7 +97,7 @@ fn rules_for(owner: &Owner, chain: &str, policy: &Policy, version: Version, addr
         // iptables does not print a match of every address.
         let network = (!addr.is_default()).then(|| addr.network());
         let own = Rule { destination: network, ..rule(chain, ACCEPT) };
-        let jump = Rule { source: Some(Cidr::host(addr.addr())), ..rule(POSTROUTING, chain) };
+        let jump = jump(owner, chain, addr);
         for (rules, rule) in [(&mut rules.chain, own), (&mut rules.jumps, jump)] {
             if !rules.contains(&rule) {
                 rules.push(rule);
@@ -115,6 +116,18 @@ fn rules_for(owner: &Owner, chain: &str, policy: &Policy, version: Version, addr
     rules
 }
 
+/// Leads to the container's chain what comes from an address.
+fn jump(owner: &Owner, chain: &str, addr: &Cidr) -> Rule {
+    Rule {
+        chain: POSTROUTING.to_owned(),
+        source: Some(Cidr::host(addr.addr())),
+        destination: None,
+        not_destination: None,
+        comment: owner.iptables_comment(),
+        target: chain.to_owned(),
+    }
+}
+
 /// The target that changes the source, and its options as iptables prints them.
 fn translation(policy: &Policy, ipv4: bool) -> String {
     let mut target = policy.source(ipv4).map_or("MASQUERADE".to_owned(), |source| format!("SNAT --to-source {source}"));
@@ -129,9 +142,10 @@ fn is_of_interface(rule: &Rule) -> bool {
     rule.target == ACCEPT && rule.comment != EXEMPT
 }
 
-/// Removes what the nf_tables flavour keeps.
-pub fn remove_nft(nft: &mut Nft, owner: &Owner, keep: &[IpAddr]) -> Result<(), Error> {
+/// Removes what the nf_tables flavour keeps. Whether there was anything.
+pub fn remove_nft(nft: &mut Nft, owner: &Owner, keep: &[IpAddr]) -> Result<bool, Error> {
     let name = owner.iptables_chain();
+    let mut is_there = false;
     nft.settle(|nft| {
         let mut batch = Batch::default();
         for version in Version::ALL {
@@ -140,6 +154,7 @@ pub fn remove_nft(nft: &mut Nft, owner: &Owner, keep: &[IpAddr]) -> Result<(), E
             if !nft.has_chain(chain)? {
                 continue;
             }
+            is_there = true;
             let mut kept = false;
             for (handle, source) in jumps(nft, postrouting, &name, version)? {
                 if is_kept(source, keep) {
@@ -153,7 +168,8 @@ pub fn remove_nft(nft: &mut Nft, owner: &Owner, keep: &[IpAddr]) -> Result<(), E
             }
         }
         Ok(batch)
-    })
+    })?;
+    Ok(is_there)
 }
 
 /// The rules of POSTROUTING that jump to the chain: their handles, and the sources they are for.
@@ -178,20 +194,31 @@ fn jumps(
     Ok(found)
 }
 
-/// Removes what the legacy flavour keeps. No program is started where it has no table `nat`.
-pub fn remove_legacy(owner: &Owner, keep: &[IpAddr]) -> Result<(), Error> {
+/// Removes what the legacy flavour keeps. No program is started where it has no table `nat`. `likely` are the addresses
+/// that there are probably rules for, and no others.
+pub fn remove_legacy(owner: &Owner, keep: &[IpAddr], likely: &[Cidr]) -> Result<(), Error> {
     let chain = owner.iptables_chain();
     let mut outcome = Ok(());
     for version in Version::ALL {
+        let likely = likely.iter().filter(|addr| Version::of(addr) == version).map(|addr| jump(owner, &chain, addr));
+        let likely: Vec<Rule> = likely.filter(|jump| !is_kept(jump.source, keep)).collect();
         outcome = outcome.and(match Iptables::get_legacy(version, NAT) {
-            Ok(Some(iptables)) => remove_legacy_version(&iptables, &chain, keep),
+            Ok(Some(iptables)) => remove_legacy_version(&iptables, &chain, keep, &likely),
             other => other.map(drop),
         });
     }
     outcome
 }
 
-fn remove_legacy_version(iptables: &Iptables, chain: &str, keep: &[IpAddr]) -> Result<(), Error> {
+fn remove_legacy_version(iptables: &Iptables, chain: &str, keep: &[IpAddr], likely: &[Rule]) -> Result<(), Error> {
+    // To list takes two processes, and each as long as the table is. If these are not all the rules that lead to the
+    // chain, nothing is changed. A dry run would not find that out.
+    if !likely.is_empty() && !dry_run::is_on() {
+        let commands: Vec<_> = likely.iter().map(Rule::removal).chain(removal_of(chain)).collect();
+        if iptables.restore(NAT, &commands).is_ok() {
+            return Ok(());
+        }
+    }
     if iptables.rules(NAT, chain)?.is_none() {
         return Ok(());
     }
@@ -199,9 +226,14 @@ fn remove_legacy_version(iptables: &Iptables, chain: &str, keep: &[IpAddr]) -> R
     jumps.retain(|rule| rule.target == chain);
     let mut commands: Vec<_> = jumps.iter().filter(|rule| !is_kept(rule.source, keep)).map(Rule::removal).collect();
     if commands.len() == jumps.len() {
-        commands.extend([format!("-F {chain}"), format!("-X {chain}")]);
+        commands.extend(removal_of(chain));
     }
     if commands.is_empty() { Ok(()) } else { iptables.restore(NAT, &commands) }
+}
+
+/// The commands that remove a chain, which iptables refuses as long as a rule leads to it.
+fn removal_of(chain: &str) -> [String; 2] {
+    [format!("-F {chain}"), format!("-X {chain}")]
 }
 
 /// Whether a jump is for an address that stays. Old versions of the reference jumped for the whole

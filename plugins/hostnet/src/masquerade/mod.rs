@@ -93,15 +93,20 @@ pub fn add(owner: &Owner, backend: Option<Backend>, policy: &Policy, addrs: &[Ci
 /// addresses of those that stay. All is tried before an error is reported, and a backend that does
 /// not work on this node has nothing to report.
 pub fn remove(owner: &Owner, keep: &[IpAddr]) -> Result<(), Error> {
-    remove_over(&mut Nft::default(), owner, keep)
+    remove_over(&mut Nft::default(), owner, keep, &[])
 }
 
 /// [`remove`] over a connection of the caller's: one that also removes links does so before it drops the connection.
-pub fn remove_over(nft: &mut Nft, owner: &Owner, keep: &[IpAddr]) -> Result<(), Error> {
+/// `likely` are the addresses that iptables probably has rules for: if they are all, the legacy flavour need not list any.
+pub fn remove_over(nft: &mut Nft, owner: &Owner, keep: &[IpAddr], likely: &[Cidr]) -> Result<(), Error> {
+    let by_nftables = nftables::remove(nft, owner);
+    let by_iptables_nft = iptables::remove_nft(nft, owner, keep);
+    // What one flavour of iptables had the other has not, unless somebody changed flavours in between.
+    let likely = if matches!(by_iptables_nft, Ok(true)) { &[] } else { likely };
     let outcomes: [Outcome; 3] = [
-        (nftables::remove(nft, owner), Nft::is_usable),
-        (iptables::remove_nft(nft, owner, keep), Nft::is_usable),
-        (iptables::remove_legacy(owner, keep), iptables::is_usable),
+        (by_nftables, Nft::is_usable),
+        (by_iptables_nft.map(drop), Nft::is_usable),
+        (iptables::remove_legacy(owner, keep, likely), iptables::is_usable),
     ];
     join(outcomes, || format!("remove masquerade rules of container {}", owner.container))
 }
