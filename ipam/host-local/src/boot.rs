@@ -34,6 +34,7 @@
 use std::cell::OnceCell;
 use std::fmt;
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -73,7 +74,10 @@ impl BootId {
     /// That of the present boot. `None`: no `/proc`, or nothing there that is a name.
     #[must_use]
     pub fn current() -> Option<Self> {
-        Self::parse(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim())
+        // Enough for the name, which the kernel gives in one piece, and no more is looked for.
+        let mut text = [0; 64];
+        let length = File::open("/proc/sys/kernel/random/boot_id").ok()?.read(&mut text).ok()?;
+        Self::parse(str::from_utf8(text.get(..length)?).ok()?.trim())
     }
 
     /// A name in the form of a UUID.

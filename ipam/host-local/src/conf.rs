@@ -64,7 +64,25 @@ impl HostLocalConf {
     }
 }
 
-/// The keys of the network that are ours.
+/// The keys of the network that are ours, unread: how much of them must be readable depends on the verb. The others, of
+/// which `prevResult` may be long, are not copied.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unread {
+    ipam: Option<Value>,
+    args: Option<Value>,
+    runtime_config: Option<Value>,
+}
+
+impl Unread {
+    /// What was written, without the rest.
+    fn into_value(self) -> Value {
+        let keys = [("ipam", self.ipam), ("args", self.args), ("runtimeConfig", self.runtime_config)];
+        keys.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+    }
+}
+
+/// The same, read.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Raw {
@@ -127,21 +145,21 @@ struct RawDataDir {
 }
 
 impl Conf for HostLocalConf {
-    /// Unread: how much of it must be readable depends on the verb.
-    type Raw = Value;
+    type Raw = Unread;
 
-    fn from_raw(raw: Value, env: &Environment) -> Result<Self, Error> {
+    fn from_raw(unread: Unread, env: &Environment) -> Result<Self, Error> {
         let undecodable =
             |error| Error::new(Code::DECODING_FAILURE, format!("failed to load host-local's configuration: {error}"));
+        let written = unread.into_value();
         if env.is(Command::Del) || env.is(Command::Gc) {
-            let place: RawPlace = json::from_value(&raw).map_err(undecodable)?;
+            let place: RawPlace = json::from_value(&written).map_err(undecodable)?;
             let (data_dir, cooldown) =
                 place.ipam.map(|ipam| (ipam.data_dir, ipam.cooldown_seconds)).unwrap_or_default();
             // A cooldown that is not valid is none: the address must come back.
             let cooldown = cooldown_of(cooldown).unwrap_or_default();
             return Ok(Self { data_dir: data_dir_of(data_dir), cooldown, ..Self::default() });
         }
-        let raw: Raw = json::from_value(&raw).map_err(undecodable)?;
+        let raw: Raw = json::from_value(&written).map_err(undecodable)?;
         let ipam = raw.ipam.ok_or_else(|| Error::new(Code::INVALID_CONFIG, "IPAM config missing 'ipam' key"))?;
         let (runtime_ips, runtime_ranges) = raw.runtime_config.map(|raw| (raw.ips, raw.ip_ranges)).unwrap_or_default();
 

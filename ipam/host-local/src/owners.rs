@@ -68,6 +68,8 @@ pub struct Owners {
     file: File,
     buckets: usize,
     boot: [u8; BOOT],
+    /// The bucket that was read last. The lock is held, so it stays what the file has.
+    read: Option<Bucket>,
 }
 
 impl Owners {
@@ -82,11 +84,11 @@ impl Owners {
             .or_else(|_| regular_file::open(&path, OpenOptions::new().read(true)))
             .ok()?;
         let body = usize::try_from(file.metadata().ok()?.len()).ok()?.checked_sub(HEADER)?;
-        let owners = Self { file, buckets: body / BUCKET, boot: beginning(boot) };
+        let owners = Self { file, buckets: body / BUCKET, boot: beginning(boot), read: None };
         let mut written = [0; HEADER];
         owners.file.read_exact_at(&mut written, 0).ok()?;
         let whole = owners.buckets > 0 && owners.buckets * BUCKET == body;
-        (whole && written == owners.header(&dir_meta)).then_some(owners)
+        (whole && owners.header(&dir_meta) == written).then_some(owners)
     }
 
     /// Makes the table of a locked directory. It is to be sealed afterwards.
@@ -112,7 +114,7 @@ impl Owners {
         remove_if_there(&path)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         file.write_all_at(body, HEADER as u64)?;
-        Ok(Self { file, buckets, boot })
+        Ok(Self { file, buckets, boot, read: None })
     }
 
     /// Declares the table complete. On failure the directory stays unsealed, which is safe.
@@ -122,19 +124,15 @@ impl Owners {
     }
 
     /// What a table of this boot begins with, if it was sealed when the directory was last changed.
-    fn header(&self, dir: &fs::Metadata) -> [u8; HEADER] {
-        let mut header = [0; HEADER];
-        let times = [dir.ctime(), dir.ctime_nsec()].into_iter().flat_map(i64::to_le_bytes);
-        header.iter_mut().zip(self.boot.into_iter().chain(times)).for_each(|(byte, value)| *byte = value);
-        header
+    fn header(&self, dir: &fs::Metadata) -> Vec<u8> {
+        [self.boot.as_slice(), &dir.ctime().to_le_bytes(), &dir.ctime_nsec().to_le_bytes()].concat()
     }
 
     /// Addresses whose lease may have this content; among them are all that have it.
-    pub fn get_addresses(&self, content: &str) -> io::Result<Vec<IpAddr>> {
+    pub fn get_addresses(&mut self, content: &str) -> io::Result<Vec<IpAddr>> {
         let print = fingerprint(content);
-        let mut bucket = [0; BUCKET];
-        self.file.read_exact_at(&mut bucket, self.offset(print))?;
-        Ok(bucket.chunks_exact(SLOT).map(Slot::read).filter(|slot| slot.print == print).map(Slot::address).collect())
+        let slots = self.bucket(print)?.bytes.chunks_exact(SLOT).map(Slot::read);
+        Ok(slots.filter(|slot| slot.print == print).map(Slot::address).collect())
     }
 
     /// Enters a lease. Where its bucket is full the table is made anew, larger.
@@ -152,26 +150,43 @@ impl Owners {
     }
 
     /// Strikes a lease out; one that is not there is fine.
-    pub fn remove(&self, content: &str, addr: IpAddr) -> io::Result<()> {
+    pub fn remove(&mut self, content: &str, addr: IpAddr) -> io::Result<()> {
         let slot = Slot::new(content, addr);
         self.replace(slot.print, slot, Slot::default()).map(|_| ())
     }
 
     /// Replaces a slot in the bucket of a fingerprint. `false`: there is none like it.
-    fn replace(&self, print: u64, old: Slot, new: Slot) -> io::Result<bool> {
-        let mut bucket = [0; BUCKET];
-        let offset = self.offset(print);
-        self.file.read_exact_at(&mut bucket, offset)?;
-        let Some(index) = bucket.chunks_exact(SLOT).position(|slot| Slot::read(slot) == old) else {
+    fn replace(&mut self, print: u64, old: Slot, new: Slot) -> io::Result<bool> {
+        let bucket = self.bucket(print)?;
+        let Some(index) = bucket.bytes.chunks_exact(SLOT).position(|slot| Slot::read(slot) == old) else {
             return Ok(false);
         };
-        self.file.write_all_at(&new.bytes(), offset + (index * SLOT) as u64)?;
+        let (offset, bytes) = (bucket.offset + (index * SLOT) as u64, new.bytes());
+        bucket.bytes.iter_mut().skip(index * SLOT).zip(bytes).for_each(|(byte, value)| *byte = value);
+        self.file.write_all_at(&bytes, offset)?;
         Ok(true)
     }
 
-    fn offset(&self, print: u64) -> u64 {
-        (HEADER + bucket_of(print, self.buckets) * BUCKET) as u64
+    /// The bucket of a fingerprint.
+    fn bucket(&mut self, print: u64) -> io::Result<&mut Bucket> {
+        let offset = (HEADER + bucket_of(print, self.buckets) * BUCKET) as u64;
+        let bucket = match self.read.take().filter(|bucket| bucket.offset == offset) {
+            Some(bucket) => bucket,
+            None => {
+                let mut bytes = vec![0; BUCKET];
+                self.file.read_exact_at(&mut bytes, offset)?;
+                Bucket { offset, bytes }
+            }
+        };
+        Ok(self.read.insert(bucket))
     }
+}
+
+/// A bucket of the file.
+#[derive(Debug)]
+struct Bucket {
+    offset: u64,
+    bytes: Vec<u8>,
 }
 
 /// Removes a file; one that is gone already is fine.

@@ -84,8 +84,18 @@ impl Store {
     /// It cannot be made or written, or `wait` is over.
     pub fn open(dir: &Path, wait: Duration) -> Result<Self, StoreError> {
         loop {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StoreError::io("create", dir))?;
-            if let Some(store) = Self::lock(dir, wait)? {
+            let dir_file = match regular_file::open_directory(dir) {
+                Ok(dir_file) => dir_file,
+                // What is there instead is for whoever makes directories to say.
+                Err(_) => {
+                    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(StoreError::io("create", dir))?;
+                    match regular_file::open_directory(dir) {
+                        Err(error) if is_gone(&error) => continue,
+                        opened => opened.map_err(StoreError::io("open", dir))?,
+                    }
+                }
+            };
+            if let Some(store) = Self::lock(dir, dir_file, wait)? {
                 return Ok(store);
             }
         }
@@ -97,12 +107,14 @@ impl Store {
     /// It cannot be read, or `wait` is over.
     pub fn open_existing(dir: &Path, wait: Duration) -> Result<Option<Self>, StoreError> {
         loop {
-            match fs::metadata(dir) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            let dir_file = match regular_file::open_directory(dir) {
+                Ok(dir_file) => dir_file,
+                Err(error) if is_gone(&error) => return Ok(None),
+                // A link that leads nowhere.
+                Err(_) if fs::metadata(dir).is_err_and(|error| is_gone(&error)) => return Ok(None),
                 Err(error) => return Err(StoreError::io("open", dir)(error)),
-            }
-            if let Some(store) = Self::lock(dir, wait)? {
+            };
+            if let Some(store) = Self::lock(dir, dir_file, wait)? {
                 return Ok(Some(store));
             }
         }
@@ -130,11 +142,7 @@ impl Store {
     }
 
     /// `None`: the directory was removed meanwhile.
-    fn lock(dir: &Path, wait: Duration) -> Result<Option<Self>, StoreError> {
-        let dir_file = match regular_file::open_directory(dir) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(StoreError::io("open", dir))?,
-        };
+    fn lock(dir: &Path, dir_file: File, wait: Duration) -> Result<Option<Self>, StoreError> {
         let Some(lock) = lock::take(dir, wait)? else { return Ok(None) };
         let boot = Boot::current();
         let owners = boot.id().and_then(|boot| Owners::get(dir, &dir_file, boot));
@@ -158,7 +166,7 @@ impl Store {
     /// # Errors
     /// The directory cannot be read.
     pub fn held_by(&mut self, content: &str) -> Result<Vec<IpAddr>, StoreError> {
-        let known = self.owners.as_ref().and_then(|owners| owners.get_addresses(content).ok());
+        let known = self.owners.as_mut().and_then(|owners| owners.get_addresses(content).ok());
         let hints = match known {
             Some(hints) => hints,
             None => {
@@ -191,7 +199,7 @@ impl Store {
         let path = self.dir.join(addr.to_string());
         match lease::read(&path) {
             Ok(content) => Ok(Some(content)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if is_gone(&error) => Ok(None),
             // The name is taken, and nobody's: no container is called so.
             Err(error) if regular_file::is_strange(&error) => Ok(Some(format!("nobody, but {error}"))),
             Err(error) => Err(StoreError::io("read", &path)(error)),
@@ -237,7 +245,7 @@ impl Store {
                 Ok(_) if dry_run::notes(|| format!("remove the empty lease {}", entry.path().display())) => {}
                 Ok(_) if self.read_only => {}
                 Ok(_) => lease::remove_if_empty(&entry.path()),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if is_gone(&error) => {}
                 // It stays taken. As the index would not have it, there is none.
                 Err(_) => complete = false,
             }
@@ -378,6 +386,10 @@ impl Store {
             self.owners = change(&mut owners, &self.dir).is_ok().then_some(owners);
         }
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound
 }
 
 #[cfg(test)]
