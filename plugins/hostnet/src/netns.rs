@@ -89,7 +89,7 @@ impl Netns {
     pub fn create() -> Result<Self> {
         let home = Self::current()?;
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::os("create a network namespace", errno as i32))?;
-        let home = Home(home);
+        let home = Home(&home);
         let made = Self::current();
         drop(home);
         made
@@ -125,7 +125,15 @@ impl Netns {
         if self.is_current()? {
             return Ok(f());
         }
-        let home = Home(Self::current()?);
+        self.enter_from(&Self::current()?, f)
+    }
+
+    /// The same for a thread that is known to be in `home`: to ask `/proc` takes longer than to go there and back.
+    pub(crate) fn enter_from<T>(&self, home: &Self, f: impl FnOnce() -> T) -> Result<T> {
+        if self.same_as(home) {
+            return Ok(f());
+        }
+        let home = Home(home);
         setns(&self.file, CloneFlags::CLONE_NEWNET)
             .map_err(|errno| Error::os(format!("enter network namespace {self}"), errno as i32))?;
         let result = f();
@@ -141,9 +149,9 @@ fn is_mount_point_only(path: &Path) -> bool {
 }
 
 /// The way back, taken on drop so that a panic takes it too.
-struct Home(Netns);
+struct Home<'a>(&'a Netns);
 
-impl Drop for Home {
+impl Drop for Home<'_> {
     fn drop(&mut self) {
         if let Err(errno) = setns(&self.0.file, CloneFlags::CLONE_NEWNET) {
             libcni::log::warn(format_args!("cannot return to the network namespace {}: {errno}", self.0));
