@@ -170,12 +170,12 @@ impl<C> Network<C> {
     /// What an ADD ends with: the result as it is to be printed, with [`dns`](Self::dns) in place of what IPAM says.
     ///
     /// # Errors
-    /// The version cannot say it (before 0.3.0: no address, or two of a family): better known while all can be undone.
+    /// The version cannot say it (before 0.3.0, without an address): better known while all can be undone.
     pub fn finish(&self, mut result: Success) -> Result<Success, Error> {
         if let Some(dns) = &self.dns {
             result.dns = dns.clone();
         }
-        result.to_value(self.version)?;
+        result.check_version(self.version)?;
         Ok(result)
     }
 

@@ -8,16 +8,29 @@ use crate::types::json::{self, Object};
 use crate::types::version::Version;
 
 impl Success {
+    /// Whether that version can say the result.
+    ///
+    /// # Errors
+    /// Code 1 where it has no way to: 0.1.0 and 0.2.0 need an address.
+    pub fn check_version(&self, version: Version) -> Result<(), Error> {
+        if Shape::of(version) != Shape::PerFamily || !self.ips.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(Code::INCOMPATIBLE_VERSION, "cannot convert: no valid IP addresses")
+            .with_details("a result of version 0.1.0 or 0.2.0 must have an address; use cniVersion 0.3.1 or later"))
+    }
+
     /// The result as an object of that version.
     ///
     /// # Errors
-    /// Code 1 where the version has no way to say it: 0.1.0 and 0.2.0 need an address.
+    /// As [`Success::check_version`].
     pub fn to_value(&self, version: Version) -> Result<Value, Error> {
+        self.check_version(version)?;
         let shape = Shape::of(version);
         let mut object = Object::new();
         object.insert("cniVersion".into(), version.as_str().into());
         if shape == Shape::PerFamily {
-            self.write_families(&mut object)?;
+            self.write_families(&mut object);
         } else {
             write_list(&mut object, "interfaces", self.interfaces.iter().map(|interface| interface.write(shape)));
             write_list(&mut object, "ips", self.ips.iter().map(|ip| ip.write(shape)));
@@ -56,11 +69,9 @@ impl Success {
     }
 
     /// The first address of each family, with the routes of that family.
-    fn write_families(&self, object: &mut Object) -> Result<(), Error> {
-        let mut found = false;
+    fn write_families(&self, object: &mut Object) {
         for (key, ipv4) in [("ip4", true), ("ip6", false)] {
             let Some(ip) = self.ips.iter().find(|ip| ip.address.is_ipv4() == ipv4) else { continue };
-            found = true;
             let mut written = Object::new();
             written.insert("ip".into(), ip.address.to_string().into());
             write_option(&mut written, "gateway", ip.gateway.map(|gateway| gateway.to_string()));
@@ -69,11 +80,6 @@ impl Success {
             write_extra(&mut written, &ip.extra, &OF_ADDRESSES);
             object.insert(key.into(), Value::Object(written));
         }
-        if found {
-            return Ok(());
-        }
-        Err(Error::new(Code::INCOMPATIBLE_VERSION, "cannot convert: no valid IP addresses")
-            .with_details("a result of version 0.1.0 or 0.2.0 must have an address; use cniVersion 0.3.1 or later"))
     }
 }
 
