@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde::Deserialize;
 
 use super::env::{Command, Environment};
@@ -46,11 +47,18 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     }
 }
 
-/// One write to stdout, without the line buffering that would cut it in pieces.
-fn print(text: &[u8]) -> std::io::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text)?;
-    stdout.flush()
+/// Straight to stdout, in one write if it takes all: the standard library's would keep what follows the last newline for a
+/// write of its own, for which whoever waits for the answer wakes once more.
+fn print(mut text: &[u8]) -> std::io::Result<()> {
+    while !text.is_empty() {
+        match nix::unistd::write(std::io::stdout(), text) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => text = text.get(written..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// A panic is a defect, but the runtime still gets CNI error JSON.
