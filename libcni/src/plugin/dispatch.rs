@@ -161,7 +161,7 @@ fn answer<P: Plugin>(
     if env.dry_run {
         dry_run::begin();
     }
-    let network = Network::read(name, *version, &value, text, env)?;
+    let network = Network::read(name, *version, value, text, env)?;
     let _gc_is_out = (command == Command::Add).then(keep_gc_out);
     let answer = call(plugin, command, network, env)?;
     Ok(if env.dry_run { dry_run::answer() } else { answer })
