@@ -170,15 +170,16 @@ impl<'a> Folding<'a> {
         visitor.visit_seq(SeqDeserializer::new(steps))
     }
 
-    /// Entries in the object's order under the names of fields that `name_of` gives them; later ones replace earlier ones.
+    /// Entries in the object's order under the names of fields; later ones replace earlier ones. `null` means absent: the
+    /// field's own default stands. As in Go, a key that is null does not undo an earlier spelling of it.
     fn object<V: Visitor<'a>>(
         object: &'a Object,
         visitor: V,
-        name_of: impl Fn(&'a str) -> Option<&'a str>,
+        fields: &'static [&'static str],
     ) -> Result<V::Value, Error> {
-        let mut entries: Vec<(&'a str, Step<'a>)> = Vec::with_capacity(object.len());
-        for (key, value) in object {
-            let Some(name) = name_of(key) else { continue };
+        let mut entries: Vec<(&'static str, Step<'a>)> = Vec::with_capacity(object.len().min(fields.len()));
+        for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+            let Some(name) = fields.iter().copied().find(|field| field.eq_ignore_ascii_case(key)) else { continue };
             let step = Step { value, name: Name::Key(name) };
             match entries.iter_mut().find(|(taken, _)| *taken == name) {
                 Some(entry) => entry.1 = step,
@@ -316,14 +317,7 @@ impl<'de> Deserializer<'de> for Folding<'de> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         match self.0 {
-            // `null` means absent: the field's own default stands. As in Go, a key that is null does
-            // not undo an earlier spelling of it.
-            Value::Object(object) => {
-                let present = |key: &str| object.get(key).is_some_and(|value| !value.is_null());
-                Self::object(object, visitor, |key| {
-                    fields.iter().copied().find(|field| field.eq_ignore_ascii_case(key)).filter(|_| present(key))
-                })
-            }
+            Value::Object(object) => Self::object(object, visitor, fields),
             // serde would read a list as the fields in order; in a configuration that is a mistake. And it would name
             // the struct, which nobody who wrote the configuration knows.
             Value::Array(_) => Err(de::Error::invalid_type(de::Unexpected::Seq, &"an object")),
