@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::unistd::{getpid, gettid};
 use serde::Deserialize;
 
 use super::env::{Command, Environment};
@@ -260,13 +261,20 @@ fn check_version(command: Command, config: Option<&str>, spoken: &[Version]) -> 
     })
 }
 
+/// The calling thread's network namespace. That of a plugin's only thread is the process's, which is found in two steps less:
+/// `/proc` makes what stands below it when somebody first looks, and that is a good part of an ADD's beginning.
+pub fn own_netns() -> &'static Path {
+    let is_first = gettid() == getpid();
+    Path::new(if is_first { "/proc/self/ns/net" } else { "/proc/thread-self/ns/net" })
+}
+
 /// A plugin that worked in its own namespace would take the node's network down. The reference finds out
 /// when it is done; here nothing has happened yet.
 fn refuse_own_netns(env: &Environment) -> Result<(), Error> {
     let Some(netns) = env.netns.as_deref().filter(|_| !env.netns_override) else { return Ok(()) };
     // What cannot be opened is the plugin's to judge: on DEL it may be gone.
     let Ok(theirs) = std::fs::metadata(netns) else { return Ok(()) };
-    let own = std::fs::metadata(Path::new("/proc/thread-self/ns/net")).map_err(|error| {
+    let own = std::fs::metadata(own_netns()).map_err(|error| {
         Error::new(Code::INVALID_NETNS, format!("failed to look at the plugin's own network namespace: {error}"))
     })?;
     if (theirs.dev(), theirs.ino()) != (own.dev(), own.ino()) {

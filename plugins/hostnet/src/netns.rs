@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use libcni::plugin::own_netns;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, PROC_SUPER_MAGIC, statfs};
 
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// The namespace of the thread that opens it.
+/// What the namespace of the calling thread is called; it is opened by [`own_netns`].
 const CURRENT: &str = "/proc/thread-self/ns/net";
 
 /// An open network namespace; it lives at least as long as this.
@@ -78,7 +79,7 @@ impl Netns {
     /// `/proc` is not there.
     pub fn current() -> Result<Self> {
         let doing = || format!("open network namespace {CURRENT:?}");
-        let file = File::open(CURRENT).map_err(|error| Error::io(doing(), &error))?;
+        let file = File::open(own_netns()).map_err(|error| Error::io(doing(), &error))?;
         Self::of(file, Path::new(CURRENT)).map_err(|error| Error::io(doing(), &error))
     }
 
@@ -110,7 +111,7 @@ impl Netns {
     /// # Errors
     /// `/proc` is not there.
     pub fn is_current(&self) -> Result<bool> {
-        let metadata = std::fs::metadata(CURRENT).map_err(|error| Error::io(format!("stat {CURRENT}"), &error))?;
+        let metadata = std::fs::metadata(own_netns()).map_err(|error| Error::io(format!("stat {CURRENT}"), &error))?;
         Ok(self.id == (metadata.dev(), metadata.ino()))
     }
 
