@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::unistd::{getpid, gettid};
 use serde::Deserialize;
 
 use super::env::{Command, Environment};
@@ -46,11 +48,18 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     }
 }
 
-/// One write to stdout, without the line buffering that would cut it in pieces.
-fn print(text: &[u8]) -> std::io::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text)?;
-    stdout.flush()
+/// Straight to stdout, in one write if it takes all: the standard library's would keep what follows the last newline for a
+/// write of its own, for which whoever waits for the answer wakes once more.
+fn print(mut text: &[u8]) -> std::io::Result<()> {
+    while !text.is_empty() {
+        match nix::unistd::write(std::io::stdout(), text) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => text = text.get(written..).unwrap_or_default(),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// A panic is a defect, but the runtime still gets CNI error JSON.
@@ -153,7 +162,7 @@ fn answer<P: Plugin>(
     if env.dry_run {
         dry_run::begin();
     }
-    let network = Network::read(name, *version, &value, text, env)?;
+    let network = Network::read(name, *version, value, text, env)?;
     let _gc_is_out = (command == Command::Add).then(keep_gc_out);
     let answer = call(plugin, command, network, env)?;
     Ok(if env.dry_run { dry_run::answer() } else { answer })
@@ -252,13 +261,20 @@ fn check_version(command: Command, config: Option<&str>, spoken: &[Version]) -> 
     })
 }
 
+/// The calling thread's network namespace. That of a plugin's only thread is the process's, which is found in two steps less:
+/// `/proc` makes what stands below it when somebody first looks, and that is a good part of an ADD's beginning.
+pub fn own_netns() -> &'static Path {
+    let is_first = gettid() == getpid();
+    Path::new(if is_first { "/proc/self/ns/net" } else { "/proc/thread-self/ns/net" })
+}
+
 /// A plugin that worked in its own namespace would take the node's network down. The reference finds out
 /// when it is done; here nothing has happened yet.
 fn refuse_own_netns(env: &Environment) -> Result<(), Error> {
     let Some(netns) = env.netns.as_deref().filter(|_| !env.netns_override) else { return Ok(()) };
     // What cannot be opened is the plugin's to judge: on DEL it may be gone.
     let Ok(theirs) = std::fs::metadata(netns) else { return Ok(()) };
-    let own = std::fs::metadata(Path::new("/proc/thread-self/ns/net")).map_err(|error| {
+    let own = std::fs::metadata(own_netns()).map_err(|error| {
         Error::new(Code::INVALID_NETNS, format!("failed to look at the plugin's own network namespace: {error}"))
     })?;
     if (theirs.dev(), theirs.ino()) != (own.dev(), own.ino()) {

@@ -75,7 +75,7 @@ mod tests;
 use serde::de::DeserializeOwned;
 
 pub use asker::ensure_asked;
-pub use dispatch::{dispatch, run};
+pub use dispatch::{dispatch, own_netns, run};
 pub use env::{Command, Environment};
 pub use request::{Attachment, Network, Request};
 

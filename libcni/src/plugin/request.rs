@@ -38,18 +38,15 @@ pub struct Network<C> {
     delegate_deadline: Duration,
     dns: Option<Dns>,
     valid_attachments: Option<Vec<Attachment>>,
-    prev_result: Option<Value>,
+    document: Value,
     stdin: Vec<u8>,
     path: Vec<PathBuf>,
 }
 
-/// The keys that mean the same in every plugin.
+/// The key that means the same in every plugin, beside `dns` and `prevResult`, which are read by themselves.
 #[derive(Deserialize)]
 struct Shared {
     ipam: Option<Ipam>,
-    dns: Option<Value>,
-    #[serde(rename = "prevResult")]
-    prev_result: Option<Value>,
 }
 
 /// What GC reads beside them.
@@ -92,6 +89,11 @@ impl Ipam {
     }
 }
 
+/// What stands under a key of the document.
+fn get<'a>(document: &'a Value, key: &str) -> Option<&'a Value> {
+    json::get(document.as_object()?, key)
+}
+
 /// `dns`, if it is more than `{}`.
 fn read_dns(value: &Value) -> Result<Option<Dns>, json::Error> {
     let dns: Dns = json::from_value(value).map_err(|error| error.at("dns".to_owned()))?;
@@ -105,19 +107,19 @@ impl<C: Conf> Network<C> {
     pub(super) fn read(
         name: NetworkName,
         version: Version,
-        value: &Value,
+        document: Value,
         stdin: Vec<u8>,
         env: &Environment,
     ) -> Result<Self, Error> {
         let undecodable =
             |error: json::Error| Error::new(Code::DECODING_FAILURE, format!("failed to load netconf: {error}"));
-        let shared: Shared = json::from_value(value).map_err(undecodable)?;
+        let shared: Shared = json::from_value(&document).map_err(undecodable)?;
         let valid: Valid =
-            if env.is(Command::Gc) { json::from_value(value).map_err(undecodable)? } else { Valid::default() };
+            if env.is(Command::Gc) { json::from_value(&document).map_err(undecodable)? } else { Valid::default() };
         // A network that was broken after the ADD must still be left: DEL needs none of these three to be right.
         let lenient = env.is(Command::Del);
-        let conf = json::from_value(value).map_err(undecodable).and_then(|raw| C::from_raw(raw, env));
-        let dns = shared.dns.as_ref().map_or(Ok(None), read_dns).map_err(undecodable);
+        let conf = json::from_value(&document).map_err(undecodable).and_then(|raw| C::from_raw(raw, env));
+        let dns = get(&document, "dns").map_or(Ok(None), read_dns).map_err(undecodable);
         let delegate_deadline = shared.ipam.as_ref().map_or(Ok(DELEGATE_DEADLINE), Ipam::deadline);
         Ok(Self {
             name,
@@ -127,8 +129,8 @@ impl<C: Conf> Network<C> {
                 .or_else(|error| if lenient { Ok(DELEGATE_DEADLINE) } else { Err(error) })?,
             ipam: shared.ipam.and_then(|ipam| ipam.r#type).filter(|name| !name.is_empty()),
             dns: dns.or_else(|error| if lenient { Ok(None) } else { Err(error) })?,
-            valid_attachments: if env.is(Command::Gc) { valid.list(value) } else { None },
-            prev_result: shared.prev_result,
+            valid_attachments: if env.is(Command::Gc) { valid.list(&document) } else { None },
+            document,
             stdin,
             path: env.path.clone(),
         })
@@ -170,12 +172,12 @@ impl<C> Network<C> {
     /// What an ADD ends with: the result as it is to be printed, with [`dns`](Self::dns) in place of what IPAM says.
     ///
     /// # Errors
-    /// The version cannot say it (before 0.3.0: no address, or two of a family): better known while all can be undone.
+    /// The version cannot say it (before 0.3.0, without an address): better known while all can be undone.
     pub fn finish(&self, mut result: Success) -> Result<Success, Error> {
         if let Some(dns) = &self.dns {
             result.dns = dns.clone();
         }
-        result.to_value(self.version)?;
+        result.check_version(self.version)?;
         Ok(result)
     }
 
@@ -189,6 +191,11 @@ impl<C> Network<C> {
         &self.stdin
     }
 
+    /// The same, read: keys as they were spelled ([`json::get`]). `prevResult` is in it, too.
+    pub fn document(&self) -> &Value {
+        &self.document
+    }
+
     /// `CNI_PATH`: where delegates are looked for, in order.
     pub fn path(&self) -> &[PathBuf] {
         &self.path
@@ -200,7 +207,10 @@ impl<C> Network<C> {
     /// It cannot be read.
     pub fn prev_result(&self) -> Result<Option<Success>, Error> {
         let read = |value: &Value| Success::from_value(value.clone(), self.version).map(|(_, success)| success);
-        self.prev_result.as_ref().map(read).transpose().map_err(|error| error.context("could not parse prevResult"))
+        get(&self.document, "prevResult")
+            .map(read)
+            .transpose()
+            .map_err(|error| error.context("could not parse prevResult"))
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use hostnet::bridge::BridgeConf;
 use hostnet::link::{self, Link};
 use hostnet::{Error, Netlink, Undo, bridge};
+use libcni::plugin::own_netns;
 
 use crate::conf::Conf;
 
@@ -60,9 +61,8 @@ fn remove_if_empty(name: &str) -> Result<(), Error> {
 /// Others hold it for less than a millisecond. One that is stopped must not stop everybody.
 fn lock(attempt: impl Fn(&File) -> Result<(), TryLockError>) -> Result<File, Error> {
     let _step = libcni::log::step("lock");
-    const NETNS: &str = "/proc/thread-self/ns/net";
     let doing = "lock the network namespace";
-    let netns = File::open(NETNS).map_err(|error| Error::io(doing, &error))?;
+    let netns = File::open(own_netns()).map_err(|error| Error::io(doing, &error))?;
     let until = Instant::now() + LOCK_WITHIN;
     loop {
         match attempt(&netns) {

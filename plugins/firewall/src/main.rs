@@ -50,7 +50,7 @@ impl Plugin for Firewall {
     fn add(&self, req: &Request<Conf>) -> Result<Success, Error> {
         let conf = req.conf();
         let result = prev_result(req)?;
-        result.to_value(req.version())?;
+        result.check_version(req.version())?;
         let pod = Pod::of(req, &result);
         let bridge = Bridge::get(&result, conf.policy)?;
         let rules = Rules { pod: &pod, bridge: bridge.as_ref(), conf, policy_only: false };

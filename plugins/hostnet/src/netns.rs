@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use libcni::plugin::own_netns;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, PROC_SUPER_MAGIC, statfs};
 
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// The namespace of the thread that opens it.
+/// What the namespace of the calling thread is called; it is opened by [`own_netns`].
 const CURRENT: &str = "/proc/thread-self/ns/net";
 
 /// An open network namespace; it lives at least as long as this.
@@ -78,7 +79,7 @@ impl Netns {
     /// `/proc` is not there.
     pub fn current() -> Result<Self> {
         let doing = || format!("open network namespace {CURRENT:?}");
-        let file = File::open(CURRENT).map_err(|error| Error::io(doing(), &error))?;
+        let file = File::open(own_netns()).map_err(|error| Error::io(doing(), &error))?;
         Self::of(file, Path::new(CURRENT)).map_err(|error| Error::io(doing(), &error))
     }
 
@@ -89,7 +90,7 @@ impl Netns {
     pub fn create() -> Result<Self> {
         let home = Self::current()?;
         unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::os("create a network namespace", errno as i32))?;
-        let home = Home(home);
+        let home = Home(&home);
         let made = Self::current();
         drop(home);
         made
@@ -110,7 +111,7 @@ impl Netns {
     /// # Errors
     /// `/proc` is not there.
     pub fn is_current(&self) -> Result<bool> {
-        let metadata = std::fs::metadata(CURRENT).map_err(|error| Error::io(format!("stat {CURRENT}"), &error))?;
+        let metadata = std::fs::metadata(own_netns()).map_err(|error| Error::io(format!("stat {CURRENT}"), &error))?;
         Ok(self.id == (metadata.dev(), metadata.ino()))
     }
 
@@ -125,7 +126,15 @@ impl Netns {
         if self.is_current()? {
             return Ok(f());
         }
-        let home = Home(Self::current()?);
+        self.enter_from(&Self::current()?, f)
+    }
+
+    /// The same for a thread that is known to be in `home`: to ask `/proc` takes longer than to go there and back.
+    pub(crate) fn enter_from<T>(&self, home: &Self, f: impl FnOnce() -> T) -> Result<T> {
+        if self.same_as(home) {
+            return Ok(f());
+        }
+        let home = Home(home);
         setns(&self.file, CloneFlags::CLONE_NEWNET)
             .map_err(|errno| Error::os(format!("enter network namespace {self}"), errno as i32))?;
         let result = f();
@@ -141,9 +150,9 @@ fn is_mount_point_only(path: &Path) -> bool {
 }
 
 /// The way back, taken on drop so that a panic takes it too.
-struct Home(Netns);
+struct Home<'a>(&'a Netns);
 
-impl Drop for Home {
+impl Drop for Home<'_> {
     fn drop(&mut self) {
         if let Err(errno) = setns(&self.0.file, CloneFlags::CLONE_NEWNET) {
             libcni::log::warn(format_args!("cannot return to the network namespace {}: {errno}", self.0));

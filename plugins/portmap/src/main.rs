@@ -48,7 +48,7 @@ impl Plugin for Portmap {
         }
         let pods: Vec<IpAddr> = forwards.iter().map(|forward| forward.pod.addr()).collect();
         // Versions before 0.3.0 cannot say every result: better now than when all is made.
-        result.to_value(req.version())?;
+        result.check_version(req.version())?;
         let mut undo = Undo::new();
         undo.push("remove the port mappings", || backend::remove(&owner, &pods));
         backend::add(conf.backend, &owner, &forwards)?;

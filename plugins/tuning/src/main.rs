@@ -53,7 +53,7 @@ impl Plugin for Tuning {
             conf.attributes.report(req.ifname(), req.version(), &mut result);
         }
         // Versions before 0.3.0 cannot say a result without addresses: better now than when all is kept.
-        result.to_value(req.version())?;
+        result.check_version(req.version())?;
         undo.keep();
         Ok(result)
     }

@@ -166,20 +166,21 @@ struct Folding<'a>(&'a Value);
 
 impl<'a> Folding<'a> {
     fn sequence<V: Visitor<'a>>(items: &'a [Value], visitor: V) -> Result<V::Value, Error> {
-        let steps = items.iter().enumerate().map(|(index, value)| Step { value, name: format!("[{index}]") });
+        let steps = items.iter().enumerate().map(|(index, value)| Step { value, name: Name::Index(index) });
         visitor.visit_seq(SeqDeserializer::new(steps))
     }
 
-    /// Entries in the object's order under the names of fields that `name_of` gives them; later ones replace earlier ones.
+    /// Entries in the object's order under the names of fields; later ones replace earlier ones. `null` means absent: the
+    /// field's own default stands. As in Go, a key that is null does not undo an earlier spelling of it.
     fn object<V: Visitor<'a>>(
         object: &'a Object,
         visitor: V,
-        name_of: impl Fn(&'a str) -> Option<&'a str>,
+        fields: &'static [&'static str],
     ) -> Result<V::Value, Error> {
-        let mut entries: Vec<(&'a str, Step<'a>)> = Vec::with_capacity(object.len());
-        for (key, value) in object {
-            let Some(name) = name_of(key) else { continue };
-            let step = Step { value, name: name.to_owned() };
+        let mut entries: Vec<(&'static str, Step<'a>)> = Vec::with_capacity(object.len().min(fields.len()));
+        for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
+            let Some(name) = fields.iter().copied().find(|field| field.eq_ignore_ascii_case(key)) else { continue };
+            let step = Step { value, name: Name::Key(name) };
             match entries.iter_mut().find(|(taken, _)| *taken == name) {
                 Some(entry) => entry.1 = step,
                 None => entries.push((name, step)),
@@ -191,7 +192,7 @@ impl<'a> Folding<'a> {
     /// Entries under their own names, of which there are no two alike. Not through the list above: an object of
     /// strangers may have a hundred thousand keys, a struct has a few.
     fn map<V: Visitor<'a>>(object: &'a Object, visitor: V) -> Result<V::Value, Error> {
-        let entries = object.iter().map(|(key, value)| (key.as_str(), Step { value, name: key.clone() }));
+        let entries = object.iter().map(|(key, value)| (key.as_str(), Step { value, name: Name::Key(key) }));
         visitor.visit_map(MapDeserializer::new(entries))
     }
 }
@@ -199,7 +200,22 @@ impl<'a> Folding<'a> {
 /// A value inside an object or array, under the name that an error in it is reported with.
 struct Step<'a> {
     value: &'a Value,
-    name: String,
+    name: Name<'a>,
+}
+
+/// Made a text where there is an error: there are as many names as values, and nearly all are right.
+enum Name<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => f.write_str(key),
+            Self::Index(index) => write!(f, "[{index}]"),
+        }
+    }
 }
 
 impl<'de> IntoDeserializer<'de, Error> for Step<'de> {
@@ -213,7 +229,7 @@ impl<'de> IntoDeserializer<'de, Error> for Step<'de> {
 macro_rules! forward_step {
     ($($method:ident($($arg:ident: $type:ty),*))*) => {$(
         fn $method<V: Visitor<'de>>(self, $($arg: $type,)* visitor: V) -> Result<V::Value, Error> {
-            Folding(self.value).$method($($arg,)* visitor).map_err(|error| error.at(self.name))
+            Folding(self.value).$method($($arg,)* visitor).map_err(|error| error.at(self.name.to_string()))
         }
     )*};
 }
@@ -301,14 +317,7 @@ impl<'de> Deserializer<'de> for Folding<'de> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         match self.0 {
-            // `null` means absent: the field's own default stands. As in Go, a key that is null does
-            // not undo an earlier spelling of it.
-            Value::Object(object) => {
-                let present = |key: &str| object.get(key).is_some_and(|value| !value.is_null());
-                Self::object(object, visitor, |key| {
-                    fields.iter().copied().find(|field| field.eq_ignore_ascii_case(key)).filter(|_| present(key))
-                })
-            }
+            Value::Object(object) => Self::object(object, visitor, fields),
             // serde would read a list as the fields in order; in a configuration that is a mistake. And it would name
             // the struct, which nobody who wrote the configuration knows.
             Value::Array(_) => Err(de::Error::invalid_type(de::Unexpected::Seq, &"an object")),

@@ -6,6 +6,7 @@
 //!
 //! Source: specification, "ADD Success", and the older texts for the shapes before 1.0.0.
 
+mod fields;
 mod read;
 mod write;
 

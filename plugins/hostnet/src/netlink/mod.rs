@@ -15,7 +15,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 pub use failure::{BatchError, Failure};
 pub use socket::{Event, Socket};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::netns::Netns;
 
 /// A network namespace and an rtnetlink socket opened in it. The socket keeps working in its namespace whatever
@@ -35,7 +35,7 @@ impl Netlink {
         let _step = libcni::log::step("netlink");
         let netns = Netns::current()?;
         let socket = Socket::open(NETLINK_ROUTE);
-        let socket = socket.map_err(|failure| failure.doing(format!("open a netlink socket in {netns}")))?;
+        let socket = socket.map_err(|failure| not_opened(failure, &netns))?;
         Ok(Self { socket, netns })
     }
 
@@ -64,7 +64,11 @@ impl Netlink {
     /// As [`Netns::open`] and [`Netlink::open_in`].
     pub fn pair(path: &Path) -> Result<(Self, Self)> {
         let pod = Netns::open(path)?;
-        Ok((Self::open()?, Self::open_in(pod)?))
+        let host = Self::open()?;
+        let _step = libcni::log::step("netlink");
+        let socket = pod.enter_from(&host.netns, || Socket::open(NETLINK_ROUTE))?;
+        let pod = Self { socket: socket.map_err(|failure| not_opened(failure, &pod))?, netns: pod };
+        Ok((host, pod))
     }
 
     /// The namespace.
@@ -89,7 +93,9 @@ impl Netlink {
 }
 
 fn open_socket(netns: &Netns, protocol: isize) -> Result<Socket> {
-    netns
-        .enter(|| Socket::open(protocol))?
-        .map_err(|failure| failure.doing(format!("open a netlink socket in {netns}")))
+    netns.enter(|| Socket::open(protocol))?.map_err(|failure| not_opened(failure, netns))
+}
+
+fn not_opened(failure: Failure, netns: &Netns) -> Error {
+    failure.doing(format!("open a netlink socket in {netns}"))
 }
