@@ -51,7 +51,7 @@ pub fn ask<'a, C>(
         }
         None => None,
     };
-    Ok(Asked { req, plugin, subnets: subnets(req.stdin()), begun })
+    Ok(Asked { req, plugin, subnets: subnets(req.document()), begun })
 }
 
 impl<'a, C> Asked<'a, C> {
@@ -136,16 +136,15 @@ pub fn gc<C>(network: &Network<C>, plugin: &str) -> Result<(), Error> {
 /// Addresses like those that pods will get, one of each IP version that the configuration tells of. None where it says
 /// nothing, as for a daemon's.
 pub fn samples<C>(network: &Network<C>) -> Vec<Cidr> {
-    let mut known = subnets(network.stdin());
-    known.extend(addresses(network.stdin()));
+    let mut known = subnets(network.document());
+    known.extend(addresses(network.document()));
     let of = |ipv4: bool| known.iter().find(|cidr| cidr.is_ipv4() == ipv4).copied();
     [of(true), of(false)].into_iter().flatten().collect()
 }
 
 /// The addresses that are written in the configuration, in `static`'s key.
-fn addresses(stdin: &[u8]) -> Vec<Cidr> {
-    let Ok(Value::Object(conf)) = json::parse(stdin) else { return Vec::new() };
-    let ipam = json::get(&conf, "ipam").and_then(Value::as_object);
+fn addresses(document: &Value) -> Vec<Cidr> {
+    let ipam = document.as_object().and_then(|conf| json::get(conf, "ipam")?.as_object());
     let written = ipam.and_then(|ipam| json::get(ipam, "addresses")).and_then(Value::as_array);
     let written = written.into_iter().flatten().filter_map(Value::as_object);
     written.filter_map(|address| json::get(address, "address")?.as_str()?.parse().ok()).collect()
@@ -153,10 +152,9 @@ fn addresses(stdin: &[u8]) -> Vec<Cidr> {
 
 /// The subnets that addresses are to come from, as far as the configuration says so in host-local's keys, which
 /// other IPAM plugins have taken over. `static` is told each address; what else stands there means nothing to it.
-fn subnets(stdin: &[u8]) -> Vec<Cidr> {
-    let Ok(Value::Object(conf)) = json::parse(stdin) else { return Vec::new() };
+fn subnets(document: &Value) -> Vec<Cidr> {
     let empty = Object::new();
-    let object = |key| json::get(&conf, key).and_then(Value::as_object).unwrap_or(&empty);
+    let object = |key| document.as_object().and_then(|conf| json::get(conf, key)?.as_object()).unwrap_or(&empty);
     let (ipam, runtime) = (object("ipam"), object("runtimeConfig"));
     if json::get(ipam, "addresses").is_some() {
         return Vec::new();
@@ -175,9 +173,10 @@ mod tests {
     fn subnets_are_found_where_host_local_has_them() {
         let conf = r#"{"IPAM":{"subnet":"10.1.0.0/16","ranges":[[{"Subnet":"10.2.0.0/16"},{"subnet":"usePodCidr"}],[{"subnet":"fd00::/64"}]]},
             "runtimeConfig":{"ipRanges":[[{"subnet":"10.3.0.0/16"}]]}}"#;
-        let found: Vec<String> = subnets(conf.as_bytes()).iter().map(Cidr::to_string).collect();
+        let subnets = |conf: &str| subnets(&json::parse(conf.as_bytes()).unwrap());
+        let found: Vec<String> = subnets(conf).iter().map(Cidr::to_string).collect();
         assert_eq!(found, ["10.2.0.0/16", "fd00::/64", "10.3.0.0/16", "10.1.0.0/16"]);
-        assert_eq!(subnets(br#"{"ipam":{"subnet":"10.1.0.0/16","addresses":[]}}"#), []);
-        assert_eq!(subnets(b"{}"), []);
+        assert_eq!(subnets(r#"{"ipam":{"subnet":"10.1.0.0/16","addresses":[]}}"#), []);
+        assert_eq!(subnets("{}"), []);
     }
 }
