@@ -39,6 +39,23 @@ fn mtu_0_is_the_kernels() {
     assert_eq!(pod.link("eth0").unwrap()["mtu"], 1500);
 }
 
+/// The kernel makes one for each processor there could be, and then waits for all of them to use one alone.
+#[test]
+fn both_ends_have_one_queue() {
+    let host = Host::new();
+    for plugin in ["bridge", "ptp"] {
+        let pod = host.pod();
+        let mut conf = dual();
+        conf["type"] = plugin.into();
+        let result = host.plugin(plugin).add(&conf, &pod, "eth0").success();
+        let mut of_host = result["interfaces"].as_array().unwrap().iter().filter(|one| one["sandbox"].is_null());
+        let name = of_host.next_back().unwrap()["name"].as_str().unwrap();
+        for (end, what) in [(pod.link("eth0").unwrap(), "pod"), (host.link(name).unwrap(), "host")] {
+            assert_eq!((&end["num_tx_queues"], &end["num_rx_queues"]), (&1.into(), &1.into()), "{plugin}, {what}");
+        }
+    }
+}
+
 #[test]
 fn hairpin_isolation_and_promiscuity_are_as_configured() {
     for (keys, hairpin, isolated, promiscuity) in [
