@@ -50,7 +50,7 @@ pub fn attach(
         undo.push("remove the spoof check", move || spoof_check::remove(&of));
         spoof_check::add(owner, &veth.host.name, mac_of(&veth.pod)?)?;
     }
-    link::set_alias(host, veth.host.index, &owner.alias())?;
+    link::set_port_alias(host, &veth.host, &owner.alias())?;
     link::set_up(host, veth.host.index)?;
     Ok((bridge, veth))
 }

@@ -10,7 +10,9 @@ use libcni::types::{Interface, Mac};
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
 use netlink_packet_route::RouteNetlinkMessage;
 pub use netlink_packet_route::link::State as OperState;
-use netlink_packet_route::link::{AfSpecInet, AfSpecUnspec, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage,
+};
 
 use crate::bridge::Port;
 use crate::error::{Error, Result};
@@ -227,6 +229,23 @@ pub fn set_master(nl: &mut Netlink, index: u32, master: Option<u32>) -> Result<(
 /// The kernel's refusal; the name is taken ([`Error::is_exists`]).
 pub fn rename(nl: &mut Netlink, index: u32, name: &str) -> Result<()> {
     set(nl, index, LinkAttribute::IfName(name.to_owned()), &format!("rename to {name:?} the"))
+}
+
+/// Gives a port of a bridge, which is down still, its alias ([`set_alias`]), and in the same message the word that it
+/// gets no IPv6 address when it comes up: the bridge has one, and for one more the kernel looks through the routes of
+/// all ports. A link without IPv6 (`accept_ra` is `None`: the kernel has none, or the MTU is below 1280) is not told,
+/// because there the kernel refuses the word.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_port_alias(nl: &mut Netlink, link: &Link, alias: &str) -> Result<()> {
+    let mut request = message(link.index);
+    request.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+    if link.accept_ra.is_some() {
+        let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        request.attributes.push(LinkAttribute::AfSpecUnspec(vec![inet6]));
+    }
+    change(nl, link.index, request, "set the alias of")
 }
 
 fn set(nl: &mut Netlink, index: u32, attribute: LinkAttribute, doing: &str) -> Result<()> {

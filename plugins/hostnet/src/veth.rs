@@ -22,6 +22,11 @@ use crate::valid::Valid;
 /// How long an end may take to come up; the reference gives it as much.
 const UP_WITHIN: Duration = Duration::from_millis(2550);
 
+/// The queues of an end. Left to itself, the kernel (6.1 does, and 6.18) makes one for each processor there could be, then
+/// takes all but one out of use and waits for every processor meanwhile, with the lock that all changes of links need.
+/// What it does not make cannot be put into use later, by `ethtool -L`.
+const ONE_QUEUE: [LinkAttribute; 2] = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+
 /// What a pair shall be.
 #[derive(Clone, Debug)]
 pub struct VethConf<'a, I> {
@@ -189,6 +194,7 @@ fn message<I>(pod: &Netlink, conf: &VethConf<'_, I>, host_name: &str) -> LinkMes
     peer.attributes.push(LinkAttribute::NetNsFd(pod.netns().as_fd().as_raw_fd()));
     peer.attributes.extend(conf.mac.map(|mac| LinkAttribute::Address(mac.bytes().to_vec())));
     peer.attributes.extend(conf.mtu.map(LinkAttribute::Mtu));
+    peer.attributes.extend(ONE_QUEUE);
 
     let mut host = LinkMessage::default();
     host.attributes.push(LinkAttribute::IfName(host_name.to_owned()));
@@ -196,6 +202,7 @@ fn message<I>(pod: &Netlink, conf: &VethConf<'_, I>, host_name: &str) -> LinkMes
     host.attributes.extend(mark.map(|mac| LinkAttribute::Address(mac.bytes().to_vec())));
     host.attributes.extend(conf.mtu.map(LinkAttribute::Mtu));
     host.attributes.extend(conf.master.map(LinkAttribute::Controller));
+    host.attributes.extend(ONE_QUEUE);
     host.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),

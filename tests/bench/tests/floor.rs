@@ -12,6 +12,8 @@ struct Made {
     addresses: Vec<String>,
     routes: Vec<Value>,
     port: Value,
+    /// Of the port and of the pod's end, to send and to receive.
+    queues: [[Value; 2]; 2],
     rules: Vec<Value>,
 }
 
@@ -23,14 +25,15 @@ impl Made {
             let of_network = |route: &&Value| !route["dst"].as_str().unwrap_or_default().starts_with("fe80");
             routes.extend(listed.as_array().unwrap().iter().filter(of_network).cloned());
         }
-        let links = host.ip("-d link show master cni0");
-        let port = &links[0];
+        let ports = host.ip("-d link show master cni0");
+        let (port, eth0) = (&ports[0], pod.link("eth0").unwrap());
+        let queues = [port, &eth0].map(|end| [end["num_tx_queues"].clone(), end["num_rx_queues"].clone()]);
         let port = json!({"up": port["flags"].to_string().contains("\"UP\""), "kind": port["linkinfo"]["info_kind"],
             "mtu": port["mtu"], "port": port["linkinfo"]["info_slave_kind"]});
         let listed = host.run("nft -j list chain inet cni_plugins_masquerade masq_checks");
         let listed: Value = serde_json::from_str(&listed).unwrap();
         let rules = listed["nftables"].as_array().unwrap().iter().filter_map(|one| one.pointer("/rule/expr").cloned());
-        Self { addresses: pod.addresses("eth0"), routes, port, rules: rules.collect() }
+        Self { addresses: pod.addresses("eth0"), routes, port, queues, rules: rules.collect() }
     }
 }
 

@@ -39,6 +39,68 @@ fn mtu_0_is_the_kernels() {
     assert_eq!(pod.link("eth0").unwrap()["mtu"], 1500);
 }
 
+/// The kernel makes one for each processor there could be, and then waits for all of them to use one alone.
+#[test]
+fn both_ends_have_one_queue() {
+    let host = Host::new();
+    for plugin in ["bridge", "ptp"] {
+        let pod = host.pod();
+        let mut conf = dual();
+        conf["type"] = plugin.into();
+        let result = host.plugin(plugin).add(&conf, &pod, "eth0").success();
+        let mut of_host = result["interfaces"].as_array().unwrap().iter().filter(|one| one["sandbox"].is_null());
+        let name = of_host.next_back().unwrap()["name"].as_str().unwrap();
+        for (end, what) in [(pod.link("eth0").unwrap(), "pod"), (host.link(name).unwrap(), "host")] {
+            assert_eq!((&end["num_tx_queues"], &end["num_rx_queues"]), (&1.into(), &1.into()), "{plugin}, {what}");
+        }
+    }
+}
+
+fn ipv6_addresses(host: &Host, name: &str) -> Value {
+    host.ip(&format!("-6 address show dev {name}")).pointer("/0/addr_info").cloned().unwrap_or_else(|| json!([]))
+}
+
+/// The bridge has one. With an address on each port the kernel looks through the routes of all of them for every pod.
+#[test]
+fn a_port_has_no_ipv6_address() {
+    let host = Host::new();
+    for reference in host.references("bridge") {
+        let (pod, neighbour) = (host.pod(), host.pod());
+        let result = add(&host, &dual(), &pod);
+        let others = add(&host, &dual(), &neighbour);
+        let name = result["interfaces"][1]["name"].as_str().unwrap();
+        let address = |result: &Value| result["ips"][1]["address"].as_str().unwrap().replace("/64", "");
+        assert!(pod.pings(GATEWAY_V4) && pod.pings(GATEWAY_V6) && pod.pings(&address(&others)));
+        assert!(host.pings(&address(&result)));
+        // The kernel gives it in the moment of the carrier, which ADD has waited for.
+        assert!(ipv6_addresses(&host, "cni0").to_string().contains("fe80::"));
+        assert_eq!(ipv6_addresses(&host, name), json!([]));
+        assert_eq!(host.sysctl(&format!("net/ipv6/conf/{name}/accept_ra")), "0");
+        check(&host, &dual(), &result, &pod).success();
+        let known = tests::plugin::with_prev_result(&dual(), &result);
+        reference.check(&known, &pod, "eth0").success();
+        reference.del(&known, &pod, "eth0").success();
+        assert!(host.link(name).is_none());
+        del(&host, &dual(), &others, &neighbour);
+    }
+}
+
+/// Where the host's end has no IPv6, the kernel refuses every word about its addresses.
+#[test]
+fn a_port_without_ipv6_is_a_port() {
+    for (what, mtu, disable_ipv6) in [("an MTU below IPv6's 1280", 1000, "0"), ("disable_ipv6", 1500, "1")] {
+        let host = Host::new();
+        host.set_sysctl("net/ipv6/conf/default/disable_ipv6", disable_ipv6);
+        let pod = host.pod();
+        let result = add(&host, &with(&v4(), json!({ "mtu": mtu })), &pod);
+        let end = port(&host, &result);
+        assert!(end["ifalias"].as_str().is_some_and(|alias| !alias.is_empty()), "{what}: {end}");
+        assert_eq!(ipv6_addresses(&host, end["ifname"].as_str().unwrap()), json!([]), "{what}");
+        assert!(pod.pings(GATEWAY_V4), "{what}");
+        del(&host, &v4(), &result, &pod);
+    }
+}
+
 #[test]
 fn hairpin_isolation_and_promiscuity_are_as_configured() {
     for (keys, hairpin, isolated, promiscuity) in [

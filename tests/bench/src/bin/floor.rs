@@ -42,6 +42,8 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
@@ -152,7 +154,14 @@ impl Address {
 /// The pair: its host end `host_ifname`, up, a port of the bridge; the pod's end in its namespace.
 fn pair(pod: &File, host_ifname: &str, bridge: u32) -> io::Result<Vec<u8>> {
     let namespace = u32::try_from(pod.as_raw_fd()).map_err(io::Error::other)?;
-    let peer = [&link(0, 0)[..], &attribute(IFLA_IFNAME, IFNAME), &attribute(IFLA_NET_NS_FD, &namespace.to_ne_bytes())];
+    // As the plugins': the kernel makes more queues than it uses, unless told.
+    let one_queue = [IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES].map(|kind| attribute(kind, &1u32.to_ne_bytes())).concat();
+    let peer = [
+        &link(0, 0)[..],
+        &attribute(IFLA_IFNAME, IFNAME),
+        &attribute(IFLA_NET_NS_FD, &namespace.to_ne_bytes()),
+        &one_queue,
+    ];
     let peer = attribute(VETH_INFO_PEER | NESTED, &peer.concat());
     let info = [attribute(IFLA_INFO_KIND, b"veth"), attribute(IFLA_INFO_DATA | NESTED, &peer)].concat();
     let name = [host_ifname.as_bytes(), b"\0"].concat();
@@ -163,6 +172,7 @@ fn pair(pod: &File, host_ifname: &str, bridge: u32) -> io::Result<Vec<u8>> {
             &link(0, UP),
             &attribute(IFLA_IFNAME, &name),
             &attribute(IFLA_MASTER, &bridge.to_ne_bytes()),
+            &one_queue,
             &attribute(IFLA_LINKINFO | NESTED, &info),
         ],
     ))
