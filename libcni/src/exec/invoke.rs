@@ -5,10 +5,10 @@ use std::fmt;
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{self, Child, ExitStatus, Stdio};
+use std::process::{self, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use super::pipes::{End, Running, STDOUT_MAX, is_lost};
+use super::pipes::{End, Input, Running, STDOUT_MAX, is_lost};
 use crate::plugin::Command;
 use crate::types::{Error, json};
 
@@ -59,7 +59,7 @@ impl<'a> Invocation<'a> {
         let plugin = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut call = Call { plugin, verb: self.verb, deadline: self.deadline, started };
         match self.spawn(until) {
-            Ok(child) => Ok(Started { call, running: Running::new(child, self.stdin, until) }),
+            Ok(running) => Ok(Started { call, running }),
             // It said nothing because it never ran: that is our error and not the plugin's.
             Err(error) => {
                 let msg = format!("failed to start plugin: exec {}: {error}", self.program.display());
@@ -70,7 +70,8 @@ impl<'a> Invocation<'a> {
 
     /// Starts the program, in a process group of its own. While somebody has it open for writing the kernel says
     /// ETXTBSY; that is tried again for a while, and then it is the error.
-    fn spawn(&self, until: Instant) -> io::Result<Child> {
+    fn spawn(&self, until: Instant) -> io::Result<Running<'a>> {
+        let (input, stdin) = Input::new(self.stdin)?;
         let mut command = process::Command::new(&self.program);
         command.env("CNI_COMMAND", self.verb.as_str()).process_group(0);
         if !self.netns_override {
@@ -79,16 +80,18 @@ impl<'a> Invocation<'a> {
         for (name, value) in &self.vars {
             command.env(name, value);
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let until = until.min(Instant::now() + BUSY_MAX);
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let busy_until = until.min(Instant::now() + BUSY_MAX);
         let mut pause = Duration::from_millis(5);
         loop {
             match command.spawn() {
-                Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() + pause < until => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() + pause < busy_until =>
+                {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(500));
                 }
-                outcome => return outcome,
+                outcome => return Ok(Running::new(outcome?, input, until)),
             }
         }
     }

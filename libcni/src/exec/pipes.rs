@@ -4,9 +4,9 @@
 //! ever. When the process has exited, what is in the pipes is read, with a short grace for helpers that are
 //! still writing.
 
-use std::io::{self, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
+use std::process::{Child, ChildStderr, ChildStdout, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -40,16 +40,47 @@ pub(super) enum End {
     TooMuchOutput,
 }
 
+/// What a plugin reads, and our end of the pipe that it reads it from.
+pub(super) struct Input<'a> {
+    pipe: Option<PipeWriter>,
+    rest: &'a [u8],
+}
+
+impl<'a> Input<'a> {
+    /// The input, and the plugin's end of the pipe. What the pipe takes is in it before the plugin starts, which for nearly
+    /// all is everything: it need not wait for us, nor we for it.
+    pub(super) fn new(input: &'a [u8]) -> io::Result<(Self, PipeReader)> {
+        let (reader, writer) = io::pipe()?;
+        set_nonblocking(writer.as_fd())?;
+        let mut input = Self { pipe: Some(writer), rest: input };
+        input.write()?;
+        Ok((input, reader))
+    }
+
+    /// Writes what the pipe takes. A plugin that does not read its stdin (EPIPE) is as good as another.
+    fn write(&mut self) -> io::Result<()> {
+        let Some(pipe) = self.pipe.as_mut() else { return Ok(()) };
+        while !self.rest.is_empty() {
+            match pipe.write(self.rest) {
+                Ok(written) => self.rest = self.rest.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.pipe = None;
+        Ok(())
+    }
+}
+
 /// A plugin's process and our ends of its pipes.
 pub(super) struct Running<'a> {
     child: Child,
-    stdin: Option<ChildStdin>,
-    input: &'a [u8],
+    stdin: Input<'a>,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
     until: Instant,
-    /// What went wrong with the pipes at the start; its end says so.
-    trouble: Option<io::Error>,
     ended: bool,
     /// What it printed so far.
     pub(super) out: Vec<u8>,
@@ -58,27 +89,16 @@ pub(super) struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    /// A plugin that has just been started, and gets its input: what the pipe takes at once. Until [`end`](Self::end)
-    /// nobody serves it.
-    pub(super) fn new(mut child: Child, input: &'a [u8], until: Instant) -> Self {
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (out, err) = (Vec::new(), Vec::new());
-        let mut running = Self { child, stdin, input, stdout, stderr, until, trouble: None, ended: false, out, err };
-        running.trouble = running.begin().err();
-        running
-    }
-
-    fn begin(&mut self) -> io::Result<()> {
-        for fd in self.open() {
-            set_nonblocking(fd)?;
-        }
-        self.write()
+    /// A plugin that has just been started. Until [`end`](Self::end) nobody serves it.
+    pub(super) fn new(mut child: Child, stdin: Input<'a>, until: Instant) -> Self {
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        Self { child, stdin, stdout, stderr, until, ended: false, out: Vec::new(), err: Vec::new() }
     }
 
     /// Serves the pipes until the plugin has exited or has to be killed, at the latest when its time is up.
     pub(super) fn end(&mut self) -> io::Result<End> {
         self.ended = true;
-        let ended = self.trouble.take().map_or_else(|| self.serve_until_end(), Err);
+        let ended = self.serve_until_end();
         // A child that is gone has given its pid away.
         let gone = matches!(&ended, Err(error) if is_lost(error));
         if !gone && !matches!(ended, Ok(End::Exited(_))) {
@@ -91,6 +111,10 @@ impl<'a> Running<'a> {
     }
 
     fn serve_until_end(&mut self) -> io::Result<End> {
+        let output = [self.stdout.as_ref().map(AsFd::as_fd), self.stderr.as_ref().map(AsFd::as_fd)];
+        for fd in output.into_iter().flatten() {
+            set_nonblocking(fd)?;
+        }
         let mut looks = 0_u32;
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -117,7 +141,7 @@ impl<'a> Running<'a> {
 
     /// Reads what an exited plugin left in its pipes.
     fn drain(&mut self) -> io::Result<()> {
-        self.stdin = None;
+        self.stdin.pipe = None;
         let until = Instant::now() + GRACE;
         loop {
             self.read()?;
@@ -131,7 +155,7 @@ impl<'a> Running<'a> {
 
     fn open(&self) -> Vec<BorrowedFd<'_>> {
         let fds = [
-            self.stdin.as_ref().map(AsFd::as_fd),
+            self.stdin.pipe.as_ref().map(AsFd::as_fd),
             self.stdout.as_ref().map(AsFd::as_fd),
             self.stderr.as_ref().map(AsFd::as_fd),
         ];
@@ -140,7 +164,7 @@ impl<'a> Running<'a> {
 
     /// Waits for the pipes, at most `timeout`, and serves them.
     fn serve(&mut self, timeout: Duration) -> io::Result<()> {
-        let writes = self.stdin.is_some();
+        let writes = self.stdin.pipe.is_some();
         let mut fds: Vec<PollFd<'_>> = self
             .open()
             .into_iter()
@@ -156,24 +180,8 @@ impl<'a> Running<'a> {
             Ok(_) => {}
             Err(errno) => return Err(errno.into()),
         }
-        self.write()?;
+        self.stdin.write()?;
         self.read()
-    }
-
-    /// Writes what the pipe takes. A plugin that does not read its stdin (EPIPE) is as good as another.
-    fn write(&mut self) -> io::Result<()> {
-        let Some(stdin) = self.stdin.as_mut() else { return Ok(()) };
-        while !self.input.is_empty() {
-            match stdin.write(self.input) {
-                Ok(written) => self.input = self.input.get(written..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-                Err(error) => return Err(error),
-            }
-        }
-        self.stdin = None;
-        Ok(())
     }
 
     fn read(&mut self) -> io::Result<()> {
