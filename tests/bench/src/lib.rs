@@ -61,13 +61,16 @@ pub struct Outputs {
 ///
 /// # Errors
 /// A file that cannot be written. What fails in the lab panics.
-pub fn run(options: &Options, outputs: &Outputs) -> Result<(), String> {
+pub fn run(asked: &Options, outputs: &Outputs) -> Result<(), String> {
+    let anew = |error: std::io::Error| format!("write the programs anew: {error}");
+    let directory = tempfile::tempdir().map_err(anew)?;
+    let options = &Options { programs: asked.programs.written_anew(directory.path()).map_err(anew)?, ..asked.clone() };
     let chosen = |scenario: &Scenario| {
         let name = scenario.to_string();
         options.filters.is_empty() || options.filters.iter().any(|filter| name.contains(filter))
     };
     let scenarios: Vec<Scenario> = scenario::all(&options.programs).into_iter().filter(chosen).collect();
-    let mut results = Results::new(&options.programs);
+    let mut results = Results::new(&asked.programs);
     let (crowded, alone): (Vec<Scenario>, Vec<Scenario>) = scenarios.iter().partition(|row| row.is_crowded());
     let start = Instant::now();
     let deadline = |percent: u32| start.checked_add(options.time.saturating_mul(percent) / 100);

@@ -1,6 +1,8 @@
 //! The three that are compared, and where their programs are.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// One of those that are compared; also their order in the table.
@@ -28,6 +30,14 @@ impl Suite {
     }
 }
 
+/// In one piece: the kernel takes a file that it copies by itself (`fs::copy`) page by page.
+fn write_anew(program: &Path, directory: &Path) -> io::Result<()> {
+    let copy = directory.join(program.file_name().unwrap_or_default());
+    fs::create_dir_all(directory)?;
+    fs::write(&copy, fs::read(program)?)?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))
+}
+
 /// Where the programs are.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -40,6 +50,28 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// The same programs, written anew below `directory`: all of them in one way and in one hour. How a file came into the page
+    /// cache decides in what pieces it lies there, and the same binary takes 1.9 ms or 2.1 (NOTES.md).
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn written_anew(&self, directory: &Path) -> io::Result<Self> {
+        let place = |name: &str| directory.join(name);
+        let copies = Self { ours: place("ours"), reference: place("reference"), own: place("own") };
+        for (from, to) in [(&self.ours, &copies.ours), (&self.reference, &copies.reference)] {
+            for file in fs::read_dir(from)? {
+                let file = file?;
+                if file.metadata()?.is_file() {
+                    write_anew(&file.path(), to)?;
+                }
+            }
+        }
+        for program in [self.floor(), self.witness()] {
+            write_anew(&program, &copies.own)?;
+        }
+        Ok(copies)
+    }
+
     /// The directory of a suite's plugins; the floor has none.
     pub fn directory(&self, suite: Suite) -> Option<&PathBuf> {
         match suite {
